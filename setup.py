@@ -1,0 +1,5 @@
+"""Packaging entry point; all metadata and tool settings are in pyproject.toml."""
+
+from setuptools import setup
+
+setup()
