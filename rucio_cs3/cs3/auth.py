@@ -1,0 +1,186 @@
+"""Who we are at a cloud: credential providers, and the source that keeps one token fresh.
+
+Providers know no channel and transports know no login: :class:`TokenSource` stands between them.
+Secrets are in no ``repr``; a secret from a file is read when it is needed, so that a rotated one is found.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from rucio_cs3.cs3 import errors
+
+#: Renew a token when less than this share of its life is left, so that a call that starts now still
+#: has a living token when it arrives.
+_EARLY_SHARE = 0.1
+#: ... and no earlier than this many seconds before its end, so that day-long tokens are not wasted.
+_EARLY_MAX_S = 300.0
+
+#: A token or password file larger than this is no such file.
+_SECRET_MAX_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Credential:
+    """An access token and the moment it ends, in seconds since the epoch; None where it does not say."""
+
+    token: str = field(repr=False)
+    expires_at: float | None = None
+    issued_at: float = field(default_factory=time.time)
+
+    def needs_renewal(self, now: float) -> bool:
+        """Whether a new one should be had before the next call."""
+        if self.expires_at is None:
+            return False
+        life = max(self.expires_at - self.issued_at, 0.0)
+        return now >= self.expires_at - min(life * _EARLY_SHARE, _EARLY_MAX_S)
+
+
+@dataclass(frozen=True)
+class Login:
+    """What an AuthenticateRequest carries (cs3/gateway/v1beta1/gateway_api.proto)."""
+
+    type: str
+    client_id: str
+    client_secret: str = field(repr=False)
+
+
+class CredentialProvider(Protocol):
+    """Says how to log in, each time anew. Providers are hashable: they are keys of the process's pool."""
+
+    def login(self) -> Login:
+        """
+        :raises ConfigurationError: when the secret cannot be had.
+        """
+        ...  # pragma: no cover
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A secret given as a value, or as a file that is read at each use.
+
+    :raises ConfigurationError: unless exactly one of both is given.
+    """
+
+    value: str | None = field(default=None, repr=False)
+    file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.value is None) == (self.file is None):
+            raise errors.ConfigurationError("a secret needs either a value or a file, and not both")
+
+    def get(self) -> str:
+        """The secret without surrounding white space.
+
+        :raises ConfigurationError: when the file is missing, empty, too large, or open to other users.
+        """
+        if self.file is None:
+            return self.value or ""
+        return read_secret_file(self.file)
+
+
+def read_secret_file(path: Path) -> str:
+    """The content of a file that only its owner may read, without surrounding white space.
+
+    :raises ConfigurationError: when it is missing, empty, larger than 64 KiB, or open to others.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = path.stat().st_mode
+            content = file.read(_SECRET_MAX_BYTES + 1)
+    except OSError as exc:
+        raise errors.ConfigurationError(f"secret file {path} cannot be read: {exc.strerror}") from exc
+    if mode & 0o077:
+        raise errors.ConfigurationError(f"secret file {path} can be read by other users; run: chmod 600 {path}")
+    if len(content) > _SECRET_MAX_BYTES:
+        raise errors.ConfigurationError(f"secret file {path} is larger than {_SECRET_MAX_BYTES} bytes")
+    try:
+        text = content.decode().strip()
+    except UnicodeDecodeError as exc:
+        raise errors.ConfigurationError(f"secret file {path} is not UTF-8 text") from exc
+    if not text:
+        raise errors.ConfigurationError(f"secret file {path} is empty")
+    return text
+
+
+@dataclass(frozen=True)
+class BasicProvider:
+    """User name and password (Authenticate type ``basic``)."""
+
+    username: str
+    password: Secret
+
+    def login(self) -> Login:
+        return Login("basic", self.username, self.password.get())
+
+
+@dataclass(frozen=True)
+class BearerProvider:
+    """An OIDC token that the cloud's identity provider issued (Authenticate type ``bearer``).
+
+    The cloud reads the user from the token, so the client id stays empty (Reva ``oidc`` auth manager).
+    """
+
+    token: Secret
+
+    def login(self) -> Login:
+        return Login("bearer", "", self.token.get())
+
+
+class TokenSource:
+    """One living access token for one identity at one endpoint; safe for many threads.
+
+    :param authenticate: logs in and returns a new credential; called under a lock, so that many
+        threads that find the token old cause one login.
+    """
+
+    def __init__(self, authenticate: Callable[[], Credential]) -> None:
+        self._authenticate = authenticate
+        self._lock = threading.Lock()
+        self._current: Credential | None = None
+
+    def get(self) -> Credential:
+        """The current credential, renewed when it nears its end."""
+        current = self._current
+        if current is not None and not current.needs_renewal(time.time()):
+            return current
+        with self._lock:
+            current = self._current
+            if current is None or current.needs_renewal(time.time()):
+                current = self._current = self._authenticate()
+            return current
+
+    def invalidate(self, used: Credential) -> None:
+        """Forget ``used`` if it is still the current one; a newer one stays."""
+        with self._lock:
+            if self._current is used:
+                self._current = None
+
+
+def jwt_expiry(token: str) -> float | None:
+    """The ``exp`` claim of a JWT in seconds since the epoch (RFC 7519, 4.1.4), unverified.
+
+    It only decides when to renew, so anything unreadable is None.
+    """
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        payload = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        expiry = payload["exp"]
+    except (binascii.Error, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if isinstance(expiry, bool) or not isinstance(expiry, int | float):
+        return None
+    try:
+        return float(expiry)
+    except OverflowError:
+        return None

@@ -1,0 +1,304 @@
+"""The HTTP side of a cloud: PUT and GET of bytes by ticket, behind one choke point.
+
+``HTTPClient.request`` is the only place that opens HTTP connections; :mod:`rucio_cs3.cs3.tpc` uses it, too.
+It never follows a redirect (requests would carry ``x-access-token`` and ``X-Reva-Transfer`` to the new
+host), ignores ``~/.netrc`` and proxy variables, limits silence rather than duration, and translates
+every failure once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.cookiejar
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from rucio_cs3.cs3 import errors
+from rucio_cs3.cs3.auth import Credential
+from rucio_cs3.cs3.config import Endpoint
+from rucio_cs3.cs3.resources import Ticket
+from rucio_cs3.cs3.streams import CHUNK_BYTES, UploadBody
+
+_log = logging.getLogger(__name__)
+
+#: Connections kept per host; more at once are opened and then dropped.
+_POOL_CONNECTIONS = 16
+
+#: What is kept of an error answer's body for the message, in bytes.
+_ERROR_BODY_BYTES = 500
+
+
+class HTTPClient:
+    """All HTTP requests to one endpoint; safe for many threads.
+
+    :param endpoint: its TLS settings and timeouts.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.cookies.set_policy(_NoCookies())
+        adapter = _Adapter(pool_maxsize=_POOL_CONNECTIONS, max_retries=0)
+        adapter.limit_silence(endpoint.timeouts.idle_s)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+        self._verify: bool | str = str(endpoint.ca_bundle) if endpoint.ca_bundle else True
+        if endpoint.insecure:
+            self._verify = False
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+            _log.warning("%s: INSECURE: certificates of HTTP connections are NOT verified", endpoint.name)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._session.close()
+
+    @contextlib.contextmanager
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        target: str,
+        body: UploadBody | bytes | None = None,
+        idle_timeout_s: float | None = None,
+    ) -> Iterator[requests.Response]:
+        """Send one request and hand out its answer, whose body is not read yet.
+
+        :param target: what messages call the place; the URL itself may hold a transfer token.
+        :param idle_timeout_s: longest silence; None is the endpoint's.
+        :raises CS3Error: when no answer comes; while the caller reads the body, too.
+        """
+        timeouts = self._endpoint.timeouts
+        with _translated(method, target, url):
+            response = self._session.request(
+                method,
+                url,
+                # requests takes any iterable with a length; its type stubs know only some.
+                data=body,  # type: ignore[arg-type]
+                headers={"Accept-Encoding": "identity", **headers},
+                timeout=(timeouts.connect_s, idle_timeout_s or timeouts.idle_s),
+                allow_redirects=False,
+                verify=self._verify,
+                stream=True,
+            )
+            with response:
+                yield response
+
+
+class _Adapter(HTTPAdapter):
+    """Limits the silence while a body is being sent as well.
+
+    urllib3 (1.26 and 2) sends the body under the *connect* timeout and sets the read timeout only then; a
+    server that flushes to disk, or a link that needs more than that for one piece, would be cut off.
+    """
+
+    def limit_silence(self, idle_s: float) -> None:
+        """Set the timeout of connections that are made from now on, in seconds."""
+
+        class Plain(urllib3.connection.HTTPConnection):
+            def connect(self) -> None:
+                super().connect()  # type: ignore[no-untyped-call]
+                self.sock.settimeout(idle_s)
+
+        class Secure(urllib3.connection.HTTPSConnection):
+            def connect(self) -> None:
+                super().connect()  # type: ignore[no-untyped-call]
+                self.sock.settimeout(idle_s)
+
+        class PlainPool(urllib3.HTTPConnectionPool):
+            ConnectionCls = Plain
+
+        class SecurePool(urllib3.HTTPSConnectionPool):
+            ConnectionCls = Secure
+
+        self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+
+
+class DataGateway:
+    """Moves bytes by ticket.
+
+    :param http: the endpoint's HTTP client.
+    :param credential: gives the access token that must accompany a transfer token.
+    """
+
+    def __init__(self, endpoint: Endpoint, http: HTTPClient, credential: Callable[[], Credential]) -> None:
+        self._endpoint = endpoint
+        self._http = http
+        self._credential = credential
+
+    def put(self, ticket: Ticket, body: UploadBody, *, target: str) -> None:
+        """Send a body by a ``simple`` ticket, once.
+
+        :raises TransferInterrupted: when the connection ended early; whether the server has it all is open.
+        :raises ChecksumMismatch: when the server compared a checksum (HTTP 419).
+        """
+        size = len(body)
+        headers = {**self._headers(ticket), "Content-Type": "application/octet-stream"}
+        if not size:
+            # requests would send an empty iterator chunked, which OpenCloud answers with 206 and no file.
+            headers["Content-Length"] = "0"
+        with self._http.request(
+            "PUT",
+            self._endpoint.check_data_url(ticket.url),
+            headers=headers,
+            body=body if size else b"",
+            target=target,
+        ) as response:
+            # OpenCloud answers 206 to what it did not store; only these mean "stored".
+            if response.status_code not in (200, 201, 204):
+                raise http_error(response, "PUT", target)
+            _drain(response)
+        if body.digests.byte_count < size:
+            # urllib3 reads the answer of a server that closed the connection while the body was being sent.
+            raise errors.TransferInterrupted(
+                f"the server said {response.status_code} after {body.digests.byte_count} of {size} bytes were sent",
+                operation="PUT",
+                target=target,
+            )
+
+    def get(self, ticket: Ticket, write: Callable[[bytes], object], *, target: str) -> int:
+        """Fetch the whole file by a ``simple`` or ``spaces`` ticket.
+
+        :param write: takes each piece of at most 1 MiB.
+        :returns: bytes received, equal to Content-Length where the server gave one.
+        :raises TransferInterrupted: when the body is shorter than its Content-Length.
+        """
+        received = 0
+        with self._http.request(
+            "GET", self._endpoint.check_data_url(ticket.url), headers=self._headers(ticket), target=target
+        ) as response:
+            if response.status_code != 200:
+                raise http_error(response, "GET", target)
+            for piece in _pieces(response):
+                received += len(piece)
+                write(piece)
+            announced = response.headers.get("Content-Length")
+        # urllib3 1.26, which Rucio pins, takes a connection that ends early for the end of the body.
+        if announced is not None and announced.isdecimal() and received != int(announced):
+            raise errors.TransferInterrupted(
+                f"the connection ended after {received} of {announced} bytes", operation="GET", target=target
+            )
+        return received
+
+    def _headers(self, ticket: Ticket) -> dict[str, str]:
+        # Both are needed on both lines: without the access token Reva v3.12.1 and OpenCloud say 401.
+        return {"X-Reva-Transfer": ticket.token, "X-Access-Token": self._credential().token}
+
+
+def http_error(response: requests.Response, operation: str, target: str) -> errors.CS3Error:
+    """The error of an answer, with the server's own words where it gave some."""
+    with contextlib.suppress(errors.CS3Error, requests.RequestException, urllib3.exceptions.HTTPError):
+        # The first bytes only: an error page may be endless.
+        text = response.raw.read(_ERROR_BODY_BYTES, decode_content=True) or b""
+        return _http_error(response, operation, target, text)
+    return _http_error(response, operation, target, b"")
+
+
+def _http_error(response: requests.Response, operation: str, target: str, body: bytes) -> errors.CS3Error:
+    status = response.status_code
+    words = " ".join(body.decode("utf-8", "replace").split())
+    message = f"the server answered {status} {response.reason or ''}".rstrip()
+    if 300 <= status < 400:
+        message += "; redirects are not followed, because they would carry the token to another place"
+    elif words and "<" not in words:
+        message += f": {words}"
+    return errors.for_http_status(status)(
+        message,
+        operation=operation,
+        target=target,
+        code=f"HTTP {status}",
+        trace=response.headers.get("X-Request-Id"),
+        retryable=None if status != 500 else False,
+    )
+
+
+def _pieces(response: requests.Response) -> Iterable[bytes]:
+    while piece := response.raw.read(CHUNK_BYTES, decode_content=False):
+        yield piece
+
+
+def _drain(response: requests.Response) -> None:
+    """Read a small rest, so that the connection can be used again."""
+    response.raw.read(_ERROR_BODY_BYTES, decode_content=False)
+
+
+@contextlib.contextmanager
+def _translated(method: str, target: str, url: str) -> Iterator[None]:
+    """Turn the failures of requests and urllib3 into ours, most specific first.
+
+    Their texts hold URLs, and a URL may hold a transfer token: only the kind of failure is kept, and
+    the chain is cut.
+    """
+    host = urllib3.util.parse_url(url).netloc
+    started = time.monotonic()
+
+    def error(kind: type[errors.CS3Error], message: str) -> errors.CS3Error:
+        return kind(message, operation=method, target=target)
+
+    try:
+        yield
+    except requests.exceptions.SSLError as exc:
+        raise error(
+            errors.ConfigurationError, f"TLS with {host} failed: {_reason(exc)}; check ca_bundle and host name"
+        ) from None
+    except requests.exceptions.ConnectTimeout:
+        raise error(errors.DeadlineExceeded, f"{host} did not accept a connection in time") from None
+    except requests.exceptions.ReadTimeout:
+        waited = time.monotonic() - started
+        raise error(errors.DeadlineExceeded, f"{host} fell silent (after {waited:.0f} s in all)") from None
+    except (requests.exceptions.ConnectionError, urllib3.exceptions.ProtocolError) as exc:
+        if isinstance(_cause(exc), urllib3.exceptions.NewConnectionError):
+            raise error(errors.Unavailable, f"{host} cannot be reached: {_reason(exc)}") from None
+        if _timed_out(exc):
+            waited = time.monotonic() - started
+            raise error(errors.DeadlineExceeded, f"{host} stopped reading (after {waited:.0f} s in all)") from None
+        raise error(errors.TransferInterrupted, f"the connection to {host} broke: {_reason(exc)}") from None
+    except urllib3.exceptions.TimeoutError:
+        waited = time.monotonic() - started
+        raise error(errors.DeadlineExceeded, f"{host} fell silent (after {waited:.0f} s in all)") from None
+    except urllib3.exceptions.HTTPError as exc:
+        raise error(errors.TransferInterrupted, f"the answer of {host} broke off: {type(exc).__name__}") from None
+    except requests.exceptions.RequestException as exc:
+        raise error(errors.ProtocolViolation, f"{host}: {type(exc).__name__}") from None
+
+
+def _cause(exc: BaseException) -> Any:
+    """The innermost reason that urllib3 wrapped."""
+    inner: Any = exc.args[0] if exc.args else None
+    return getattr(inner, "reason", inner)
+
+
+def _timed_out(exc: BaseException) -> bool:
+    """Whether a send ran into the socket's timeout, which urllib3 wraps as if the connection had broken."""
+    wrapped = exc.args[0] if exc.args and isinstance(exc.args[0], BaseException) else exc
+    return any(isinstance(argument, TimeoutError) for argument in wrapped.args)
+
+
+def _reason(exc: BaseException) -> str:
+    """A short reason without URLs."""
+    cause = _cause(exc)
+    while isinstance(cause, BaseException):
+        following: Any = cause.__cause__ or cause.__context__
+        if isinstance(following, OSError) and following.strerror:
+            return following.strerror
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        if following is None:
+            break
+        cause = following
+    return type(cause).__name__ if cause is not None else type(exc).__name__
+
+
+class _NoCookies(http.cookiejar.DefaultCookiePolicy):
+    """Keeps no cookie: an identity must come from its token alone."""
+
+    def set_ok(self, cookie: Any, request: Any) -> bool:
+        return False

@@ -1,0 +1,243 @@
+"""Places in a CS3 cloud, and the WebDAV URLs (Rucio's PFNs) that name the same places.
+
+Pure; knows no transport. A *root* is what a WebDAV base URL stands for: a mount path
+(``/localfs``, ``/eos/project``; the CERNBox line) or a space (``<storage_id>$<space_id>``;
+ownCloud Infinite Scale and OpenCloud). A :class:`Reference` is a root and a relative path;
+:class:`WebDAVBase` turns URLs into references and back, percent-encoding exactly once.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import quote, unquote, urlsplit
+
+from rucio_cs3.cs3 import errors
+
+#: Longest name of a file or folder, in bytes of UTF-8: the NAME_MAX of the disks behind the servers
+#: (Reva v3.12.1 local and OpenCloud decomposedfs both answer CODE_INTERNAL to 256).
+NAME_MAX_BYTES = 255
+
+#: URL schemes of PFNs, and whether the data travel over TLS. davix and gfal2 read ``cs3s`` and
+#: ``cs3`` as WebDAV over https and http in the same way (davix#72).
+SCHEMES = {"davs": True, "https": True, "cs3s": True, "dav": False, "http": False, "cs3": False}
+
+#: Characters of a path segment that stay as they are; RFC 3986 lets more stand, but a space id needs
+#: ``$`` and ``!``, and everything else is encoded so that URL and shell tools agree about it.
+_SAFE = "$!~"
+
+# Where WebDAV begins at the known servers (facts: Reva ocdav, oCIS, OpenCloud); the rest is the file's path.
+_KNOWN_BASES = re.compile(
+    r"^(?P<base>(?:/cernbox)?(?:/remote\.php)?(?:/dav/spaces/[^/]+|/dav/files/[^/]+|/webdav))(?:/|$)"
+)
+_SPACE_BASE = re.compile(r"/dav/spaces/(?P<storage>[^/$]+)\$(?P<space>[^/!]+)$")
+
+
+@dataclass(frozen=True)
+class MountRoot:
+    """A path in the gateway's one name space; ``/`` is the whole of it."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True)
+class SpaceRoot:
+    """A storage space. Both ids are opaque; ``opaque_id`` of the root equals ``space_id`` at OpenCloud."""
+
+    storage_id: str
+    space_id: str
+
+    def __str__(self) -> str:
+        return f"{self.storage_id}${self.space_id}"
+
+
+Root = MountRoot | SpaceRoot
+
+
+def parse_root(text: str) -> Root:
+    """Read a root from a setting: ``/eos/project`` or ``<storage_id>$<space_id>``.
+
+    :raises InvalidReference: when it is neither.
+    """
+    if text.startswith("/"):
+        return MountRoot("/" + "/".join(_checked_segments(text, where=text)))
+    storage_id, dollar, space_id = text.partition("$")
+    if dollar and storage_id and space_id and "/" not in text:
+        return SpaceRoot(storage_id, space_id.partition("!")[0])
+    raise errors.InvalidReference(
+        f"root {text!r} is neither an absolute path such as /eos/project nor a space such as <storage_id>$<space_id>"
+    )
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A file or folder: a root, and the path below it without a leading slash; ``""`` is the root itself."""
+
+    root: Root
+    path: str = ""
+
+    @property
+    def name(self) -> str:
+        """The last segment; empty for the root."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def parent(self) -> Reference:
+        """The folder that holds it; the root is its own parent."""
+        return Reference(self.root, self.path.rpartition("/")[0])
+
+    def child(self, name: str) -> Reference:
+        """The entry ``name`` of this folder; ``name`` may hold slashes.
+
+        :raises InvalidReference: for ``..``, an empty or an over-long name.
+        """
+        joined = f"{self.path}/{name}" if self.path else name
+        return Reference(self.root, "/".join(_checked_segments(joined, where=joined)))
+
+    def sibling(self, name: str) -> Reference:
+        """The entry ``name`` of the same folder."""
+        return self.parent.child(name)
+
+    def __str__(self) -> str:
+        if isinstance(self.root, MountRoot):
+            return f"{self.root.path.rstrip('/')}/{self.path}".rstrip("/") or "/"
+        return f"{self.root}/{self.path}".rstrip("/")
+
+
+@dataclass(frozen=True)
+class WebDAVBase:
+    """The WebDAV front end of an endpoint, and the root that its base URL stands for.
+
+    :param secure: whether the URL is https.
+    :param host: host name in lower case.
+    :param port: TCP port.
+    :param path: decoded path of the base, with a leading and without a trailing slash.
+    """
+
+    secure: bool
+    host: str
+    port: int
+    path: str
+    root: Root
+
+    @classmethod
+    def parse(cls, url: str, root: Root | None = None) -> WebDAVBase:
+        """Read a base URL of any of the schemes in :data:`SCHEMES`.
+
+        :param root: what it stands for; None reads a space from ``…/dav/spaces/<storage>$<space>``
+            and takes the whole name space otherwise.
+        :raises InvalidReference: for a URL that is none, or a scheme that is not known.
+        """
+        secure, host, port, path = _split(url)
+        base = "/" + "/".join(_checked_segments(unquote(path), where=url))
+        return cls(secure, host, port, base.rstrip("/"), root or root_of_base(base))
+
+    def reference(self, pfn: str) -> Reference:
+        """The place that a PFN names.
+
+        :raises InvalidReference: when the PFN names another host, port or prefix, is encrypted where
+            this base is not (or the other way round), or holds ``..``, ``%2F`` or an over-long name.
+        """
+        secure, host, port, path = _split(pfn)
+        if (secure, host, port) != (self.secure, self.host, self.port):
+            raise errors.InvalidReference(
+                f"PFN {pfn} is at {host}:{port} ({'https' if secure else 'http'}), but this storage is at "
+                f"{self.host}:{self.port} ({'https' if self.secure else 'http'})"
+            )
+        segments = [_decoded(segment, pfn) for segment in path.split("/") if segment]
+        base = [segment for segment in self.path.split("/") if segment]
+        if segments[: len(base)] != base:
+            raise errors.InvalidReference(f"PFN {pfn} is outside this storage's WebDAV base {self.path or '/'}")
+        relative = "/".join(segments[len(base) :])
+        return Reference(self.root, "/".join(_checked_segments(relative, where=pfn)))
+
+    def url(self, reference: Reference) -> str:
+        """The ``http`` or ``https`` URL of a reference under the same root.
+
+        :raises InvalidReference: for a reference under another root.
+        """
+        if reference.root != self.root:
+            raise errors.InvalidReference(f"{reference} is not below {self.root}")
+        path = encode_path(f"{self.path}/{reference.path}".rstrip("/"))
+        return f"{'https' if self.secure else 'http'}://{_netloc(self.host)}:{self.port}{path}"
+
+
+def base_of_prefix(prefix: str) -> str | None:
+    """The WebDAV base at the start of an RSE's prefix, or None where no known server has it.
+
+    >>> base_of_prefix("/remote.php/webdav/eos/project/rucio")
+    '/remote.php/webdav'
+    """
+    match = _KNOWN_BASES.match(unquote(prefix))
+    return match["base"] if match else None
+
+
+def root_of_base(base: str) -> Root:
+    """The root that a WebDAV base path stands for where nobody configured another."""
+    match = _SPACE_BASE.search(base)
+    return SpaceRoot(match["storage"], match["space"]) if match else MountRoot("/")
+
+
+def encode_path(path: str) -> str:
+    """Percent-encode a decoded path once; slashes stay."""
+    return quote(path, safe="/" + _SAFE)
+
+
+def _split(url: str) -> tuple[bool, str, int, str]:
+    if any(character in url for character in "\t\r\n"):
+        # urlsplit drops them silently, and what is left names another file.
+        raise errors.InvalidReference(f"{url!r} holds a tab or line break; percent-encode it")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as exc:
+        raise errors.InvalidReference(f"{url!r} is no URL: {exc}") from exc
+    if parts.scheme not in SCHEMES:
+        raise errors.InvalidReference(f"{url!r} has scheme {parts.scheme!r}; known are {', '.join(SCHEMES)}")
+    if not parts.hostname:
+        raise errors.InvalidReference(f"{url!r} names no host")
+    if parts.username or parts.password:
+        # The URL itself is not repeated: it carries a secret.
+        raise errors.InvalidReference(f"a URL at {parts.hostname} carries a user name or password; remove them")
+    if "?" in url or "#" in url:  # an empty query or fragment, too: the name may end in '?' or '#'
+        raise errors.InvalidReference(f"{url!r} has a query or fragment; encode '?' as %3F and '#' as %23")
+    secure = SCHEMES[parts.scheme]
+    # Rucio writes port 0 for "the default" (rsemanager.parse_pfns).
+    return secure, parts.hostname, port or (443 if secure else 80), parts.path
+
+
+def _decoded(segment: str, where: str) -> str:
+    try:
+        decoded = unquote(segment, errors="strict")
+    except UnicodeDecodeError as exc:
+        raise errors.InvalidReference(f"{where!r} is not UTF-8 after percent-decoding") from exc
+    if "/" in decoded:
+        # No file name holds a slash; taking it for a separator would give one file two PFNs.
+        raise errors.InvalidReference(f"{where!r} holds an encoded slash (%2F)")
+    return decoded
+
+
+def _checked_segments(path: str, where: str) -> list[str]:
+    """Split a decoded path and refuse what no storage path may hold; double slashes collapse."""
+    segments = [segment for segment in path.split("/") if segment]
+    for segment in segments:
+        if segment in (".", ".."):
+            raise errors.InvalidReference(f"{where!r} holds a {segment!r} segment")
+        if "\0" in segment:
+            raise errors.InvalidReference(f"{where!r} holds a NUL character")
+        try:
+            size = len(segment.encode())
+        except UnicodeEncodeError as exc:
+            raise errors.InvalidReference(f"{where!r} holds half a surrogate pair, which is no UTF-8") from exc
+        if size > NAME_MAX_BYTES:
+            raise errors.InvalidReference(
+                f"name {segment[:32]!r}… is longer than the {NAME_MAX_BYTES} bytes that a file name may have"
+            )
+    return segments
+
+
+def _netloc(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

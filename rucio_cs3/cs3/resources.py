@@ -1,0 +1,138 @@
+"""What the gateway's messages say about files, quotas and tickets, as plain values.
+
+Pure: reads protobuf messages, calls nothing. The quirks of the two server lines that show up in
+messages are settled here, so that no other module sees them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cs3.storage.provider.v1beta1 import resources_pb2
+from cs3.types.v1beta1 import types_pb2
+
+from rucio_cs3.cs3 import checksums
+from rucio_cs3.cs3.reference import MountRoot, Reference
+
+#: OpenCloud writes 2**64 - 1 into opaque ``remaining`` for "no limit".
+_UINT64_MAX = 2**64 - 1
+
+#: Only what data gateways of both lines write; all other codes (UNSET, INVALID) carry no sum.
+_CHECKSUM_NAMES = {
+    resources_pb2.RESOURCE_CHECKSUM_TYPE_ADLER32: "adler32",
+    resources_pb2.RESOURCE_CHECKSUM_TYPE_MD5: "md5",
+    resources_pb2.RESOURCE_CHECKSUM_TYPE_SHA1: "sha1",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileInfo:
+    """One file or folder.
+
+    :param reference: the place it was asked for, or listed under.
+    :param size: bytes; of a folder whatever the server counts.
+    :param checksums: algorithm -> full-width lower-case hex digits; may be empty.
+    :param etag: changes with the content; opaque.
+    :param mtime_s: seconds since the epoch.
+    :param processing: the server still works on the upload; the content cannot be read yet.
+    """
+
+    reference: Reference
+    size: int
+    is_directory: bool
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    etag: str = ""
+    mtime_s: float = 0.0
+    processing: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quota:
+    """Space of the folder's owner or disk, in bytes; None is "no limit"."""
+
+    total_bytes: int | None
+    used_bytes: int
+    remaining_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ticket:
+    """Where and how one file's bytes may be sent or fetched.
+
+    :param protocol: ``simple``, ``spaces`` or ``tus``.
+    :param token: the transfer token; a secret.
+    """
+
+    protocol: str
+    url: str
+    token: str = field(repr=False)
+
+
+def to_message(reference: Reference) -> resources_pb2.Reference:
+    """The Reference message of a place.
+
+    A space's path is written ``./d/x``: the one form that both OpenCloud drivers take everywhere
+    (a bare id without a path cannot be downloaded there).
+    """
+    if isinstance(reference.root, MountRoot):
+        return resources_pb2.Reference(path=str(reference))
+    root = reference.root
+    return resources_pb2.Reference(
+        resource_id=resources_pb2.ResourceId(
+            storage_id=root.storage_id, space_id=root.space_id, opaque_id=root.space_id
+        ),
+        path=f"./{reference.path}" if reference.path else ".",
+    )
+
+
+def file_info(reference: Reference, info: resources_pb2.ResourceInfo) -> FileInfo:
+    """Read a ResourceInfo that answers a question about ``reference``.
+
+    ``info.path`` is ignored: it is the full path on Reva v3, and a base name or a space-relative path on
+    OpenCloud, depending on the form of the question.
+    """
+    opaque = plain_entries(info.opaque)
+    name = _CHECKSUM_NAMES.get(info.checksum.type)
+    is_directory = info.type == resources_pb2.RESOURCE_TYPE_CONTAINER
+    return FileInfo(
+        reference=reference,
+        size=info.size,
+        is_directory=is_directory,
+        checksums={}
+        if is_directory
+        else checksums.from_server(info.size, typed=(name, info.checksum.sum) if name else None, opaque=opaque),
+        etag=info.etag,
+        mtime_s=info.mtime.seconds + info.mtime.nanos / 1e9,
+        processing=opaque.get("status") == "processing",
+    )
+
+
+def listed_name(info: resources_pb2.ResourceInfo) -> str:
+    """The name of a listed entry: ``name`` is empty on Reva v3, where ``path`` is the full path."""
+    return str(info.name) or str(info.path).rstrip("/").rpartition("/")[2]
+
+
+def quota(total_bytes: int, used_bytes: int, opaque: types_pb2.Opaque) -> Quota:
+    """Read a GetQuotaResponse: Reva v3 answers the disk's numbers; OpenCloud's total of 0 is no limit."""
+    if total_bytes == 0:
+        return Quota(total_bytes=None, used_bytes=used_bytes, remaining_bytes=None)
+    text = plain_entries(opaque).get("remaining", "")
+    remaining = int(text) if text.isdecimal() else max(total_bytes - used_bytes, 0)
+    if remaining == _UINT64_MAX:
+        return Quota(total_bytes=total_bytes, used_bytes=used_bytes, remaining_bytes=None)
+    return Quota(total_bytes=total_bytes, used_bytes=used_bytes, remaining_bytes=remaining)
+
+
+def plain_entries(opaque: types_pb2.Opaque) -> dict[str, str]:
+    """The entries of an Opaque whose decoder is ``plain``, as text; others are left out."""
+    return {
+        key: entry.value.decode("utf-8", "replace") for key, entry in opaque.map.items() if entry.decoder == "plain"
+    }
+
+
+def plain_opaque(entries: Mapping[str, str]) -> types_pb2.Opaque:
+    """An Opaque of ``plain`` entries."""
+    return types_pb2.Opaque(
+        map={key: types_pb2.OpaqueEntry(decoder="plain", value=value.encode()) for key, value in entries.items()}
+    )
