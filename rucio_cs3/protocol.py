@@ -1,0 +1,328 @@
+"""Rucio's view of a CS3 cloud: the RSE protocol, Rucio's words for :class:`~rucio_cs3.cs3.storage.CS3Storage`.
+
+``impl`` of an RSE's protocol is ``rucio_cs3.protocol.Default`` (upload to ``<name>.rucio.upload``, then rename, as
+Rucio does by itself) or ``rucio_cs3.protocol.NoRename`` (upload to the name itself, which this package makes
+atomic by its own means). A PFN is the file's WebDAV URL. Settings come from :mod:`rucio_cs3.rses`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from rucio.common import exception
+from rucio.rse.protocols.protocol import RSEProtocol
+
+from rucio_cs3 import rses
+from rucio_cs3.cs3 import POOL, CS3Storage, Endpoint, FileInfo, Reference, errors
+from rucio_cs3.cs3.reference import SCHEMES, WebDAVBase, encode_path
+
+#: Ending of the name that Rucio uploads to before it renames (uploadclient.py, rsemanager.py of Rucio 41.5.1).
+UPLOAD_SUFFIX = ".rucio.upload"
+
+#: Bytes free that an unlimited space reports: Rucio's columns are signed 64-bit integers, and no disk is 4 EiB.
+UNLIMITED_BYTES = 2**62
+
+#: Error -> Rucio's exception, total over the tree by inheritance. Rucio's reaper decides by class:
+#: SourceNotFound means "deleted"; ServiceUnavailable, RSEAccessDenied and ResourceTemporaryUnavailable are
+#: strikes that exclude the whole RSE for a while, so they stand only for faults of the whole RSE; everything
+#: else concerns this file alone and is tried again in the next cycle.
+RUCIO_EXCEPTIONS: Mapping[type[errors.CS3Error], type[exception.RucioException]] = {
+    errors.NotFound: exception.SourceNotFound,
+    errors.AlreadyExists: exception.FileReplicaAlreadyExists,
+    errors.AccessDenied: exception.AccessDenied,
+    errors.Unauthenticated: exception.RSEAccessDenied,
+    errors.InvalidReference: exception.RSEFileNameNotSupported,
+    errors.InvalidRequest: exception.RSEOperationNotSupported,
+    errors.Unsupported: exception.RSEOperationNotSupported,
+    errors.NoSpaceLeft: exception.RSEOverQuota,
+    errors.Throttled: exception.ResourceTemporaryUnavailable,
+    errors.Unavailable: exception.ServiceUnavailable,
+    errors.DeadlineExceeded: exception.ServiceUnavailable,
+    errors.IntegrityError: exception.FileConsistencyMismatch,
+    errors.LocalError: exception.DestinationNotAccessible,
+    errors.ConfigurationError: exception.ConfigurationError,
+    errors.CS3Error: exception.RucioException,
+}
+
+#: Where ``put`` differs: its source is the local file, its destination the cloud.
+_PUT_EXCEPTIONS: Mapping[type[errors.CS3Error], type[exception.RucioException]] = {
+    errors.LocalNotFound: exception.SourceNotFound,
+    errors.LocalError: exception.SourceAccessDenied,
+    errors.NotFound: exception.DestinationNotAccessible,
+    errors.AccessDenied: exception.DestinationNotAccessible,
+}
+
+
+class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
+    """The protocol with Rucio's own temporary name and rename."""
+
+    def __init__(
+        self, protocol_attr: dict[str, Any], rse_settings: Any, logger: Callable[..., Any] = logging.log
+    ) -> None:
+        super().__init__(protocol_attr, rse_settings, logger=logger)
+        self._storage: CS3Storage | None = None
+        # PFN -> (identity of the content, adler32): what put has proven by reading it back, for the stat that
+        # Rucio makes right after. Bounded by the uploads of one protocol object.
+        self._proven: dict[str, tuple[tuple[str, int, float], str]] = {}
+
+    # -- names: no network, no settings, so that a server can make PFNs for every client ---------------------
+
+    def lfns2pfns(self, lfns: Any) -> dict[str, str]:
+        """``scope:name`` -> PFN, a WebDAV URL percent-encoded exactly once.
+
+        :param lfns: one dict or a list of dicts with ``scope``, ``name`` and maybe ``path``.
+        """
+        prefix = rses.prefix_path(self.attributes)
+        server = f"{self.attributes['scheme']}://{self.attributes['hostname']}:{self.attributes['port']}"
+        pfns = {}
+        for lfn in [lfns] if isinstance(lfns, dict) else lfns:
+            scope, name = str(lfn["scope"]), lfn["name"]
+            try:
+                path = lfn.get("path") or self._get_path(scope=scope, name=name)
+            except exception.ReplicaNotFound as error:
+                # As Rucio's own class does: one unknown replica does not spoil the others.
+                self.logger(logging.WARNING, str(error))
+                continue
+            pfns[f"{scope}:{name}"] = f"{server}{prefix}{encode_path(path.lstrip('/'))}"
+        return pfns
+
+    def parse_pfns(self, pfns: Iterable[str] | str) -> dict[str, dict[str, Any]]:
+        """PFN -> its parts: ``path`` (decoded, with a slash at both ends), ``name``, scheme, prefix, port, hostname.
+
+        :raises RSEFileNameNotSupported: for a PFN of another host, port or prefix, or with ``..`` in it.
+        """
+        parsed: dict[str, dict[str, Any]] = {}
+        prefix = unquote(rses.prefix_path(self.attributes))
+        with _rucio_exceptions():
+            base = WebDAVBase.parse(self._server_url(self.attributes["scheme"]))
+            for pfn in [pfns] if isinstance(pfns, str) else pfns:
+                path = f"/{base.reference(pfn).path}"
+                if not path.startswith(prefix):
+                    raise errors.InvalidReference(f"PFN {pfn} is outside the prefix {prefix} of RSE {self.rse['rse']}")
+                folder, _, name = path[len(prefix) :].rpartition("/")
+                parsed[pfn] = {
+                    "path": f"/{folder}/" if folder else "/",
+                    "name": name,
+                    "scheme": urlsplit(pfn).scheme,
+                    "prefix": prefix,
+                    "port": self.attributes["port"],
+                    "hostname": self.attributes["hostname"],
+                }
+        return parsed
+
+    def http_url(self, pfn: str) -> str:
+        """The ``https`` or ``http`` URL of a PFN of any scheme."""
+        scheme, separator, rest = pfn.partition("://")
+        return f"{'https' if SCHEMES[scheme] else 'http'}{separator}{rest}"
+
+    # -- connection ----------------------------------------------------------------------------------------
+
+    def connect(self, credentials: Mapping[str, Any] | None = None) -> None:
+        """Read settings and credentials, and log in. Storages are shared by all objects of the process.
+
+        :param credentials: the RSE's entry of ``rse-accounts.cfg`` where the caller has it.
+        :raises RSEAccessDenied: when the cloud refuses the login.
+        :raises ConfigurationError: naming RSE and key.
+        :raises ServiceUnavailable: when the cloud cannot be reached.
+        """
+        with _rucio_exceptions():
+            endpoint = rses.endpoint(self.rse, self.attributes)
+            storage = POOL.get(endpoint, rses.credentials(self.rse, credentials))
+            # A wrong password is better said here than as the failure of each file.
+            storage.access_token()
+        self._storage = storage
+
+    def close(self) -> None:
+        """Nothing to do: connections belong to the process, and the next object uses them."""
+
+    @property
+    def storage(self) -> CS3Storage:
+        """The cloud behind this RSE.
+
+        :raises ServiceUnavailable: before ``connect``.
+        """
+        if self._storage is None:
+            raise exception.ServiceUnavailable(f"RSE {self.rse['rse']}: connect() was not called")
+        return self._storage
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The public settings in force."""
+        return self.storage.endpoint
+
+    def reference(self, pfn: str) -> Reference:
+        """The place that a PFN below this RSE's prefix names.
+
+        :raises RSEFileNameNotSupported: for any other PFN.
+        """
+        self.parse_pfns(pfn)
+        with _rucio_exceptions():
+            return self.endpoint.webdav.reference(pfn)
+
+    # -- operations ----------------------------------------------------------------------------------------
+
+    def exists(self, path: str) -> bool:
+        """Whether the file of a PFN is there. "No" is only what the cloud says to a token known to be good.
+
+        :raises ServiceUnavailable: when the cloud cannot say.
+        """
+        with _rucio_exceptions():
+            return self.storage.exists(self.reference(path))
+
+    def stat(self, path: str) -> dict[str, Any]:
+        """``filesize`` in bytes and ``adler32`` as eight hex digits of the file of a PFN; ``md5`` where known.
+
+        :raises SourceNotFound: when it is not there.
+        :raises RSEChecksumUnavailable: when checksums are to be verified at this RSE and there is none; where
+            they are not (``verify_checksum`` false, or ``cs3_proof`` size), ``adler32`` is left out instead.
+        """
+        with _rucio_exceptions():
+            info = self.storage.stat(self.reference(path))
+        found: dict[str, Any] = {"filesize": info.size}
+        found.update({name: info.checksums[name] for name in ("adler32", "md5") if name in info.checksums})
+        proven = self._proven.get(path)
+        if "adler32" not in found and proven is not None and proven[0] == _identity(info):
+            found["adler32"] = proven[1]
+        if "adler32" not in found and self._verifies and self.endpoint.proof != "size":
+            raise exception.RSEChecksumUnavailable(
+                f"{info.reference} at RSE {self.rse['rse']}: the server keeps no adler32; set verify_checksum of the "
+                "RSE to False, or its attribute cs3_proof to size, if the size shall be enough"
+            )
+        return found
+
+    def get(self, path: str, dest: str, transfer_timeout: int | None = None) -> None:
+        """Download the file of a PFN to the local path ``dest``, which appears only when whole and verified.
+
+        :param transfer_timeout: seconds for the whole download; None is no limit but that on silence.
+        :raises SourceNotFound: when the file is not there.
+        :raises DestinationNotAccessible: when the local disk is full or the folder missing.
+        """
+        with _rucio_exceptions():
+            self.storage.download(self.reference(path), Path(dest), progress=_deadline(transfer_timeout, path))
+
+    def put(self, source: str, target: str, source_dir: str | None = None, transfer_timeout: int | None = None) -> None:
+        """Upload a local file to the PFN ``target``; may be repeated after a failure.
+
+        Only a name of Rucio's own temporary kind is overwritten. Where the server keeps no checksum and this RSE
+        verifies them, the file is read back and compared before it gets its name.
+
+        :param transfer_timeout: seconds for the whole upload; None is no limit but that on silence.
+        :raises SourceNotFound: when the local file does not exist.
+        :raises FileReplicaAlreadyExists: when the name is taken.
+        :raises RSEOverQuota: when the cloud is full.
+        :raises FileConsistencyMismatch: when the cloud has something else than was sent.
+        """
+        local_path = Path(source_dir, source) if source_dir else Path(source)
+        with _rucio_exceptions(_PUT_EXCEPTIONS):
+            reference = self.reference(target)
+            read_back = self._verifies and self.endpoint.proof == "read"
+            moved = self.storage.upload(
+                local_path,
+                reference,
+                overwrite=target.endswith(UPLOAD_SUFFIX),
+                read_back=read_back,
+                progress=_deadline(transfer_timeout, target),
+            )
+            if read_back:
+                self._proven[target] = (_identity(self.storage.stat(reference)), moved.checksums["adler32"])
+
+    def delete(self, path: str) -> None:
+        """Delete the file of a PFN, without a look before.
+
+        :raises SourceNotFound: when it is not there, and only then.
+        """
+        with _rucio_exceptions():
+            self.storage.delete(self.reference(path))
+
+    def rename(self, path: str, new_path: str) -> None:
+        """Give the file of PFN ``path`` the PFN ``new_path``; folders are made.
+
+        :raises SourceNotFound: when it is not there.
+        :raises FileReplicaAlreadyExists: when the new name is taken.
+        """
+        with _rucio_exceptions():
+            self.storage.move(self.reference(path), self.reference(new_path))
+
+    def get_space_usage(self) -> tuple[int, int]:
+        """Total and unused bytes of the quota or disk behind the RSE's prefix.
+
+        Of a space without a limit the unused are :data:`UNLIMITED_BYTES`, and the total is that and the used.
+        """
+        with _rucio_exceptions():
+            reference = self.endpoint.webdav.reference(self._server_url(self.attributes["scheme"], prefix=True))
+            if not self.storage.exists(reference):
+                # Before the first upload there is no folder yet; its quota is that of the whole base.
+                reference = Reference(reference.root)
+            quota = self.storage.quota(reference)
+        if quota.remaining_bytes is None:
+            return quota.used_bytes + UNLIMITED_BYTES, UNLIMITED_BYTES
+        return quota.used_bytes + quota.remaining_bytes, quota.remaining_bytes
+
+    @property
+    def _verifies(self) -> bool:
+        """Whether checksums are to be verified at this RSE (Rucio's RSE setting, on unless switched off)."""
+        return self.rse.get("verify_checksum", True) is not False
+
+    def _server_url(self, scheme: str, *, prefix: bool = False) -> str:
+        path = rses.prefix_path(self.attributes) if prefix else "/"
+        return f"{scheme}://{self.attributes['hostname']}:{self.attributes['port']}{path}"
+
+
+class NoRename(Default):
+    """The protocol that uploads to the final name at once.
+
+    Half-written files are kept out of sight by the client (a hidden sibling and a move, or the cloud's own
+    atomic upload), so Rucio's temporary name, which would show on people's laptops and in trash bins, is not
+    needed. Also the way to names longer than 242 bytes, to which ``.rucio.upload`` does not fit.
+    """
+
+    def __init__(
+        self, protocol_attr: dict[str, Any], rse_settings: Any, logger: Callable[..., Any] = logging.log
+    ) -> None:
+        super().__init__(protocol_attr, rse_settings, logger=logger)
+        self.renaming = False
+
+
+def rucio_exception(
+    error: errors.CS3Error, first: Mapping[type[errors.CS3Error], type[exception.RucioException]] | None = None
+) -> exception.RucioException:
+    """Rucio's exception for an error: that of its nearest class in ``first``, then in :data:`RUCIO_EXCEPTIONS`."""
+    for table in (first or {}, RUCIO_EXCEPTIONS):
+        for kind in type(error).__mro__:
+            if kind in table:
+                return table[kind](str(error))
+    raise AssertionError(f"{type(error).__name__} is no CS3Error")
+
+
+@contextlib.contextmanager
+def _rucio_exceptions(
+    first: Mapping[type[errors.CS3Error], type[exception.RucioException]] | None = None,
+) -> Iterator[None]:
+    try:
+        yield
+    except errors.CS3Error as error:
+        raise rucio_exception(error, first) from error
+
+
+def _identity(info: FileInfo) -> tuple[str, int, float]:
+    """What changes when the content does."""
+    return info.etag, info.size, info.mtime_s
+
+
+def _deadline(seconds: int | None, target: str) -> Callable[[int], None] | None:
+    """A progress callback that ends a transfer which takes too long in all."""
+    if not seconds:
+        return None
+    end = time.monotonic() + seconds
+
+    def check(_: int) -> None:
+        if time.monotonic() > end:
+            raise errors.DeadlineExceeded(f"the transfer took longer than the {seconds} s allowed", target=target)
+
+    return check
