@@ -1,0 +1,313 @@
+"""One name space of an embedded cloud on disk: files, folders, their metadata, and the recycle bin.
+
+Files lie under their own names, so that a test can look at them, and can put some there itself. It knows no CS3:
+what is wrong is told by ``OSError`` subclasses, and the gateways translate them, each in its server's manner.
+Read next: ``uploads.py`` (how bytes come in), ``gateway_v3.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import threading
+import time
+import uuid
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+BLOCK_BYTES = 1 << 20
+
+
+class OutsideTree(Exception):
+    """A path leads out of the tree."""
+
+
+class Digests:
+    """SHA1, MD5 and adler32 of a stream of bytes, in one pass."""
+
+    def __init__(self) -> None:
+        self._sha1 = hashlib.sha1()
+        self._md5 = hashlib.md5()
+        self._adler32 = 1
+
+    def update(self, block: bytes | memoryview) -> None:
+        self._sha1.update(block)
+        self._md5.update(block)
+        self._adler32 = zlib.adler32(block, self._adler32)
+
+    def results(self) -> dict[str, str]:
+        """Lower-case hexadecimal digits by algorithm; adler32 always has 8 of them."""
+        return {
+            "sha1": self._sha1.hexdigest(),
+            "md5": self._md5.hexdigest(),
+            "adler32": f"{self._adler32:08x}",
+        }
+
+    @classmethod
+    def of_file(cls, path: Path) -> dict[str, str]:
+        digests = cls()
+        with path.open("rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                digests.update(block)
+        return digests.results()
+
+
+@dataclass
+class Attributes:
+    """What is known of a resource beside its bytes."""
+
+    node_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    metadata: dict[str, str] = field(default_factory=dict)
+    # The size that an upload declared, where the server believes it (OpenCloud decomposedfs) and it is not true.
+    declared_size: int | None = None
+    # Monotonic time until which post-processing holds the file.
+    busy_until: float = 0.0
+    # OpenCloud decomposedfs: a file made by TouchFile has no checksums.
+    without_checksums: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A file or folder; ``relative`` has no slash at either end, the root is the empty string."""
+
+    relative: str
+    path: Path
+    is_directory: bool
+    size: int
+    mtime_ns: int
+    etag: str
+    node_id: str
+    busy: bool
+    metadata: dict[str, str]
+    without_checksums: bool
+
+    @property
+    def name(self) -> str:
+        return self.relative.rpartition("/")[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecycledItem:
+    key: str
+    relative: str
+    is_directory: bool
+    size: int
+    deleted_ms: int
+
+
+class Tree:
+    """One tree; thread-safe for the operations of one file at a time, as a file system is.
+
+    :param root: folder of the tree; made when it is missing.
+    :param bin_directory: where deleted resources go; on the same file system.
+    """
+
+    def __init__(self, root: Path, bin_directory: Path) -> None:
+        self.root = root
+        self._bin = bin_directory
+        root.mkdir(parents=True, exist_ok=True)
+        bin_directory.mkdir(parents=True, exist_ok=True)
+        self._attributes: dict[str, Attributes] = {}
+        self._recycled: dict[str, RecycledItem] = {}
+        self._digests: dict[Path, tuple[tuple[int, int], dict[str, str]]] = {}
+        self.lock = threading.RLock()
+
+    def clean(self, relative: str) -> str:
+        """Normal form of a path below the root.
+
+        :raises OutsideTree: ``..`` leads out of it.
+        """
+        parts: list[str] = []
+        for part in relative.split("/"):
+            if part == "..":
+                if not parts:
+                    raise OutsideTree(relative)
+                parts.pop()
+            elif part not in {"", "."}:
+                parts.append(part)
+        return "/".join(parts)
+
+    def on_disk(self, relative: str) -> Path:
+        return self.root / self.clean(relative)
+
+    def attributes(self, relative: str) -> Attributes:
+        with self.lock:
+            return self._attributes.setdefault(self.clean(relative), Attributes())
+
+    def entry(self, relative: str) -> Entry:
+        """Look at a resource.
+
+        :raises OSError: FileNotFoundError, NotADirectoryError (below a file), ENAMETOOLONG.
+        """
+        relative = self.clean(relative)
+        path = self.root / relative
+        status = path.stat()
+        directory = path.is_dir()
+        known = self.attributes(relative)
+        size = status.st_size if known.declared_size is None or directory else known.declared_size
+        version = f"{status.st_ino}:{status.st_mtime_ns}:{status.st_size}"
+        return Entry(
+            relative=relative,
+            path=path,
+            is_directory=directory,
+            size=size,
+            mtime_ns=status.st_mtime_ns,
+            etag=f'"{hashlib.md5(version.encode()).hexdigest()}"',
+            node_id=known.node_id,
+            busy=known.busy_until > time.monotonic(),
+            metadata=dict(known.metadata),
+            without_checksums=known.without_checksums,
+        )
+
+    def exists(self, relative: str) -> bool:
+        try:
+            self.entry(relative)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def children(self, relative: str) -> list[Entry]:
+        """What is in a folder, by name.
+
+        :raises OSError: as :meth:`entry`; NotADirectoryError for a file.
+        """
+        relative = self.clean(relative)
+        names = sorted(path.name for path in (self.root / relative).iterdir())
+        return [self.entry(f"{relative}/{name}") for name in names]
+
+    def walk(self, relative: str) -> Iterator[Entry]:
+        """A resource and everything below it."""
+        top = self.entry(relative)
+        yield top
+        if top.is_directory:
+            for child in self.children(relative):
+                yield from self.walk(child.relative)
+
+    def used_bytes(self, relative: str = "") -> int:
+        return sum(entry.size for entry in self.walk(relative) if not entry.is_directory)
+
+    def find_node(self, node_id: str) -> str | None:
+        """Path of the resource with this id."""
+        with self.lock:
+            found = [path for path, known in self._attributes.items() if known.node_id == node_id]
+        return next((path for path in found if self.exists(path)), None)
+
+    def digests(self, entry: Entry) -> dict[str, str]:
+        """Checksums of the bytes on disk, remembered until the file changes."""
+        status = entry.path.stat()
+        version = (status.st_mtime_ns, status.st_size)
+        with self.lock:
+            known = self._digests.get(entry.path)
+        if known is not None and known[0] == version:
+            return known[1]
+        results = Digests.of_file(entry.path)
+        with self.lock:
+            self._digests[entry.path] = (version, results)
+        return results
+
+    def make_directory(self, relative: str) -> None:
+        """:raises OSError: FileExistsError; FileNotFoundError for a missing parent; and as :meth:`entry`."""
+        self.on_disk(relative).mkdir()
+
+    def touch(self, relative: str) -> None:
+        """:raises OSError: as :meth:`make_directory`."""
+        self.on_disk(relative).open("xb").close()
+        self.attributes(relative).without_checksums = True
+
+    def commit(self, file: Path, relative: str, *, mtime_s: float | None, declared_size: int | None) -> None:
+        """Make ``file`` the content of a path, in place of what is there.
+
+        :raises OSError: FileNotFoundError for a missing parent, IsADirectoryError, ENAMETOOLONG.
+        """
+        target = self.on_disk(relative)
+        if mtime_s is not None:
+            os.utime(file, (mtime_s, mtime_s))
+        with self.lock:
+            file.replace(target)
+            known = self.attributes(relative)
+            known.declared_size = None if declared_size == target.stat().st_size else declared_size
+            known.without_checksums = False
+
+    def set_aside(self, relative: str, place: Path) -> None:
+        """Move a resource out of the tree, with all below it, and without the recycle bin."""
+        with self.lock:
+            self.on_disk(relative).rename(place)
+            self._forget(self.clean(relative))
+
+    def move(self, source: str, destination: str) -> None:
+        """Rename; a file at the destination is replaced.
+
+        :raises OSError: FileNotFoundError, and FileExistsError for a folder at the destination.
+        """
+        source, destination = self.clean(source), self.clean(destination)
+        target = self.root / destination
+        with self.lock:
+            if source == destination and self.exists(source):
+                return
+            if target.is_dir():
+                raise FileExistsError(destination)
+            (self.root / source).rename(target)
+            self._forget(destination)
+            for path in self._below(source):
+                self._attributes[destination + path[len(source) :]] = self._attributes.pop(path)
+
+    def delete(self, relative: str, *, key: str, deleted_ms: int) -> None:
+        """Move a resource, with all below it, to the recycle bin.
+
+        :raises OSError: as :meth:`entry`.
+        """
+        relative = self.clean(relative)
+        with self.lock:
+            entry = self.entry(relative)
+            entry.path.rename(self._bin / key)
+            self._forget(relative)
+            self._recycled[key] = RecycledItem(
+                key=key,
+                relative=relative,
+                is_directory=entry.is_directory,
+                size=entry.size,
+                deleted_ms=deleted_ms,
+            )
+
+    def recycled(self) -> list[RecycledItem]:
+        with self.lock:
+            return list(self._recycled.values())
+
+    def restore(self, key: str, relative: str | None = None) -> None:
+        """Move an item of the recycle bin back, to where it was or to ``relative``.
+
+        :raises KeyError: no such item.
+        :raises OSError: FileExistsError, FileNotFoundError for a missing parent.
+        """
+        with self.lock:
+            item = self._recycled[key]
+            target = self.on_disk(item.relative if relative is None else relative)
+            if target.exists():
+                raise FileExistsError(str(target))
+            (self._bin / key).rename(target)
+            del self._recycled[key]
+
+    def purge(self, key: str | None) -> None:
+        """Remove one item of the recycle bin for good, or all.
+
+        :raises KeyError: no such item.
+        """
+        with self.lock:
+            keys = list(self._recycled) if key is None else [key]
+            for one in keys:
+                item = self._recycled.pop(one)
+                place = self._bin / one
+                if item.is_directory:
+                    shutil.rmtree(place)
+                else:
+                    place.unlink()
+
+    def _below(self, relative: str) -> list[str]:
+        return [path for path in self._attributes if path == relative or path.startswith(f"{relative}/")]
+
+    def _forget(self, relative: str) -> None:
+        for path in self._below(relative):
+            del self._attributes[path]

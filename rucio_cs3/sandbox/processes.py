@@ -1,0 +1,181 @@
+"""One child process: start it, wait until it is ready, stop it, and say clearly what went wrong.
+
+Knows nothing of what the process is; ``reva.py`` and ``rucio_site.py`` say what "ready" means for theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+# Enough of a log to show a Python traceback or Reva's last JSON lines.
+_TAIL_BYTES = 4_000
+
+_POLL_S = 0.05
+
+# Runs in the child before it becomes the server. PR_SET_PDEATHSIG (1, linux/prctl.h) survives exec; should the
+# parent be gone already the signal would never come, hence the second look at the parent's id. A launcher instead
+# of ``preexec_fn`` because Python code between fork and exec is unsafe in a process with threads (gRPC has some).
+_DIE_WITH_PARENT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None, use_errno=True).prctl(1, int(signal.SIGTERM), 0, 0, 0)
+if os.getppid() == int(sys.argv[1]):
+    os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+class ProcessError(RuntimeError):
+    """A child process could not be started, ended by itself, or was not ready in time; the text shows its log."""
+
+
+class ChildProcess:
+    """A child process in a process group of its own, with its output in a log file.
+
+    A signal from the terminal (Ctrl-C) does not reach it: its owner stops it, in the order that is right.
+    On Linux it gets SIGTERM when this process dies, however that happens; only if it is started from the main
+    thread, because the kernel watches the starting *thread* (prctl(2)) and would end the child with it.
+
+    :param name: what messages call it.
+    :param command: program and arguments; no shell.
+    :param log: file that stdout and stderr are appended to; its directory exists.
+    :param environment: the whole environment of the child; this process's own if None.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        *,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+    ) -> None:
+        self.name = name
+        self.command = tuple(str(part) for part in command)
+        self.log = log
+        self._environment = None if environment is None else dict(environment)
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs, else None."""
+        return self._process.pid if self._process is not None and self.running else None
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start the process; returns at once, see :meth:`wait_until`.
+
+        :raises ProcessError: it runs already, or the program cannot be executed.
+        """
+        if self.running:
+            raise ProcessError(f"{self.name} runs already")
+        command: tuple[str, ...] = self.command
+        if sys.platform == "linux" and threading.current_thread() is threading.main_thread():
+            command = (sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *self.command)
+        with self.log.open("ab") as output:
+            self._log_start = output.tell()
+            try:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=self._environment,
+                    cwd=self._directory,
+                    start_new_session=True,
+                )
+            except OSError as exc:
+                raise ProcessError(f"{self.name} could not be started: {exc}") from exc
+
+    def wait_until(self, ready: Callable[[], bool], *, timeout_s: float) -> None:
+        """Wait until ``ready()`` is true.
+
+        :param ready: asked again and again; says False, and does not raise, while the server is not there yet.
+        :raises ProcessError: the process ended, or ``timeout_s`` passed; the process is stopped then.
+        """
+        deadline = time.monotonic() + timeout_s
+        while self.running:
+            if ready():
+                return
+            if time.monotonic() > deadline:
+                self.stop()
+                raise ProcessError(f"{self.name} was not ready after {timeout_s:g} s; {self._told()}")
+            time.sleep(_POLL_S)
+        code = None if self._process is None else self._process.returncode
+        raise ProcessError(f"{self.name} ended with exit code {code} before it was ready; {self._told()}")
+
+    def check(self) -> None:
+        """
+        :raises ProcessError: the process has ended by itself; with the end of its log.
+        """
+        if self._process is not None and self._process.poll() is not None:
+            raise ProcessError(f"{self.name} ended with exit code {self._process.returncode}; {self._told()}")
+
+    def wait(self, *, timeout_s: float) -> int:
+        """Wait for the end of the process.
+
+        :returns: its exit code, negative for a signal.
+        :raises ProcessError: it still runs after ``timeout_s``, or was never started.
+        """
+        if self._process is None:
+            raise ProcessError(f"{self.name} was never started")
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise ProcessError(f"{self.name} still runs after {timeout_s:g} s; {self._told()}") from None
+
+    def stop(self, *, grace_s: float = 10.0) -> None:
+        """End the process: SIGTERM to its group, SIGKILL after ``grace_s``. Idempotent."""
+        self.terminate()
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        try:
+            process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def terminate(self) -> None:
+        """Ask the process to end (SIGTERM to its group) without waiting; :meth:`stop` waits."""
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        # The leader is not waited for yet, so its process group id cannot belong to anybody else.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+
+    def output(self) -> str:
+        """What the process has written since it was started last."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode(errors="replace")
+
+    def _told(self) -> str:
+        text = self.output().strip()
+        if not text:
+            return f"it wrote nothing to {self.log}"
+        return f"the end of {self.log}:\n{text[-_TAIL_BYTES:]}"
+
+    def __enter__(self) -> ChildProcess:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

@@ -1,0 +1,416 @@
+"""A real Reva site (one ``revad`` process: gateway, storage, data gateway, WebDAV with HTTP-TPC) for tests and demo.
+
+Reva is not part of this package; :func:`find_revad` says where one is looked for. What the site answers, and how
+that differs from other CS3 servers, is in docs/cs3apis.md. Read next: ``processes.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import ssl
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import grpc
+from cs3.gateway.v1beta1 import gateway_api_pb2, gateway_api_pb2_grpc
+from cs3.rpc.v1beta1 import code_pb2
+
+from rucio_cs3.sandbox.ports import LOOPBACK, free_ports
+from rucio_cs3.sandbox.processes import ChildProcess
+
+if TYPE_CHECKING:
+    import trustme
+
+REVAD_VARIABLE = "RUCIO_CS3_REVAD"
+
+# The mount the storage provider registers; every absolute CS3 path of the site begins with it.
+MOUNT = "/localfs"
+
+# Reva is ready in about a second; a loaded CI machine gets far more.
+_READY_TIMEOUT_S = 60.0
+_PROBE_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class User:
+    """Somebody who can log in to the site with ``basic`` authentication."""
+
+    username: str
+    password: str = field(repr=False)
+    display_name: str = ""
+
+
+DEFAULT_USERS = (
+    User(username="einstein", password="relativity", display_name="Albert Einstein"),
+    User(username="marie", password="radioactivity", display_name="Marie Curie"),
+)
+
+
+class RevaUnavailable(RuntimeError):
+    """No ``revad`` was found, or the one that was named cannot be run."""
+
+
+def find_revad() -> Path | None:
+    """Find a ``revad``: the file that RUCIO_CS3_REVAD names, then on PATH, then beside the checkout.
+
+    :raises RevaUnavailable: RUCIO_CS3_REVAD is set to something that is not an executable file; a wish
+        that cannot be met is not replaced by a guess.
+    """
+    named = os.environ.get(REVAD_VARIABLE)
+    if named:
+        path = Path(named).expanduser().resolve()
+        if not _is_executable(path):
+            raise RevaUnavailable(f"{REVAD_VARIABLE} names {named}, which is not an executable file")
+        return path
+    on_path = shutil.which("revad")
+    if on_path:
+        return Path(on_path).resolve()
+    # Beside the checkout: a working copy of this project may have a folder `shared` next to it.
+    beside = Path(__file__).resolve().parents[2].parent / "shared" / "reva" / "revad"
+    return beside if _is_executable(beside) else None
+
+
+class RevaSite:
+    """One Reva site on 127.0.0.1 with ports, secrets and a data directory of its own.
+
+    Two sites can run at once and copy files between each other (HTTP-TPC needs no common secret, only a token of
+    each side). With ``tls=True`` everything that is HTTP is HTTPS, also the data path and TPC; gRPC stays
+    plaintext, because Reva v3 has no TLS for gRPC (its pkg/rgrpc serves a bare listener, pool.go dials insecure).
+
+    :param name: short name for logs and messages; also the mail domain of the users.
+    :param directory: where configuration, database, log and data go; kept on stop. A temporary one that is
+        removed on stop if None.
+    :param users: who can log in; the first one is whose WebDAV URL ``webdav_url`` is meant for.
+    :param http_tpc: whether COPY with ``Source`` or a foreign ``Destination`` is HTTP-TPC (Reva's default: no).
+    :param tls: serve HTTPS with a certificate of ``authority``.
+    :param authority: trustme.CA for ``tls``; one that all sites of this process share if None.
+    :param trusted: more PEM files of authorities whose servers this site may pull from or push to.
+    :param revad: the program; what :func:`find_revad` finds if None.
+    :raises RevaUnavailable: there is no revad.
+    """
+
+    def __init__(
+        self,
+        name: str = "reva",
+        *,
+        directory: Path | None = None,
+        users: Sequence[User] = DEFAULT_USERS,
+        http_tpc: bool = True,
+        tls: bool = False,
+        authority: trustme.CA | None = None,
+        trusted: Sequence[Path] = (),
+        revad: Path | None = None,
+    ) -> None:
+        program = revad or find_revad()
+        if program is None:
+            raise RevaUnavailable(f"no revad found: set {REVAD_VARIABLE} or put one on PATH")
+        if not users:
+            raise ValueError("a Reva site needs at least one user")
+        self.name = name
+        self.tls = tls
+        self.http_tpc = http_tpc
+        self.root = MOUNT
+        self.users: dict[str, User] = {user.username: user for user in users}
+        self._program = program
+        self._authority = authority
+        self._trusted = tuple(trusted)
+        self._temporary = directory is None
+        self.directory = directory or Path(tempfile.mkdtemp(prefix=f"rucio-cs3-{name}-"))
+        self._grpc_port, self._http_port = free_ports(2)
+        # Made once, so that tokens outlive a restart as they do on a real site.
+        self._jwt_secret = secrets.token_hex(32)
+        self._transfer_secret = secrets.token_hex(32)
+        self._process: ChildProcess | None = None
+
+    @property
+    def gateway(self) -> str:
+        """``host:port`` of the CS3 gateway (plaintext gRPC)."""
+        return f"{LOOPBACK}:{self._grpc_port}"
+
+    @property
+    def gateway_tls(self) -> bool:
+        """Never: Reva v3 has no TLS for gRPC."""
+        return False
+
+    @property
+    def http_url(self) -> str:
+        """Base of everything HTTP, without a slash at the end."""
+        return f"{'https' if self.tls else 'http'}://{LOOPBACK}:{self._http_port}"
+
+    @property
+    def webdav_url(self) -> str:
+        """WebDAV base, the same for all users; stands for the CS3 path ``root``."""
+        return f"{self.http_url}/remote.php/webdav"
+
+    @property
+    def ca_bundle(self) -> Path | None:
+        """PEM file a client verifies this site with; None without TLS."""
+        return self.directory / "ca.pem" if self.tls else None
+
+    @property
+    def data_directory(self) -> Path:
+        """Where the bytes are: the local driver keeps the tree below ``<root>/data``."""
+        return self.directory / "storage" / "data"
+
+    def path_on_disk(self, relative: str) -> Path:
+        """Place on this machine's disk of a file, named relative to the WebDAV base and not percent-encoded."""
+        return self.data_directory / relative.lstrip("/")
+
+    @property
+    def log(self) -> Path | None:
+        return self.directory / "revad.log"
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.running
+
+    def start(self) -> None:
+        """Start Reva and wait until a user can log in and HTTP answers.
+
+        :raises ProcessError: it died or was not ready within a minute; with the end of its log.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        (self.directory / "storage").mkdir(exist_ok=True)
+        environment = dict(os.environ)
+        if self.tls:
+            self._write_certificates()
+            # revad verifies the data gateway, and the other site in a TPC, with Go's system roots.
+            environment["SSL_CERT_FILE"] = str(self.directory / "trusted.pem")
+        self._write_json("users.json", self._render_users())
+        self._write_json("groups.json", self._render_groups())
+        configuration = self._write("revad.toml", self._render_configuration())
+        self._process = ChildProcess(
+            f"Reva site {self.name!r}",
+            [self._program, "-c", configuration, "-p", self.directory / "revad.pid"],
+            log=self.directory / "revad.log",
+            environment=environment,
+            directory=self.directory,
+        )
+        self._process.start()
+        self._process.wait_until(self._is_ready, timeout_s=_READY_TIMEOUT_S)
+
+    def stop(self) -> None:
+        """Stop Reva; also removes a temporary directory. Idempotent."""
+        if self._process is not None:
+            self._process.stop()
+        if self._temporary:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> RevaSite:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _is_ready(self) -> bool:
+        return self._http_answers() and self._can_log_in()
+
+    def _http_answers(self) -> bool:
+        context = ssl.create_default_context(cafile=self.ca_bundle) if self.tls else None
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        if context is not None:
+            handlers.append(urllib.request.HTTPSHandler(context=context))
+        opener = urllib.request.build_opener(*handlers)
+        try:
+            with opener.open(f"{self.http_url}/status.php", timeout=_PROBE_TIMEOUT_S):
+                return True
+        except urllib.error.HTTPError as answer:
+            # Any answer of the HTTP server will do, 401 included.
+            answer.close()
+            return True
+        except OSError:
+            return False
+
+    def _can_log_in(self) -> bool:
+        user = next(iter(self.users.values()))
+        request = gateway_api_pb2.AuthenticateRequest(
+            type="basic", client_id=user.username, client_secret=user.password
+        )
+        # A proxy from the environment must not see calls to this machine.
+        options = [("grpc.enable_http_proxy", 0)]
+        with grpc.insecure_channel(self.gateway, options=options) as channel:
+            gateway = gateway_api_pb2_grpc.GatewayAPIStub(channel)
+            try:
+                answer = gateway.Authenticate(request, timeout=_PROBE_TIMEOUT_S)
+            except grpc.RpcError:
+                return False
+        # In its first moments Reva answers CODE_INTERNAL ("error getting auth provider client").
+        return bool(answer.status.code == code_pb2.CODE_OK)
+
+    def _write_certificates(self) -> None:
+        authority = self._authority or _common_authority()
+        certificate = authority.issue_cert(LOOPBACK, "localhost")
+        certificate.cert_chain_pems[0].write_to_path(str(self.directory / "server.pem"))
+        for pem in certificate.cert_chain_pems[1:]:
+            pem.write_to_path(str(self.directory / "server.pem"), append=True)
+        key = self._write("server.key", "")
+        certificate.private_key_pem.write_to_path(str(key), append=True)
+        own = authority.cert_pem.bytes()
+        (self.directory / "ca.pem").write_bytes(own)
+        others = b"".join(path.read_bytes() + b"\n" for path in self._trusted)
+        (self.directory / "trusted.pem").write_bytes(own + b"\n" + others)
+
+    def _render_users(self) -> list[dict[str, object]]:
+        return [
+            {
+                "id": {"idp": self.http_url, "opaque_id": user.username, "type": 1},
+                "username": user.username,
+                "secret": user.password,
+                "display_name": user.display_name or user.username,
+                "mail": f"{user.username}@{self.name}.test",
+                "mail_verified": True,
+                "groups": ["scientists"],
+                "uid_number": number,
+                "gid_number": 1000,
+            }
+            for number, user in enumerate(self.users.values(), start=1000)
+        ]
+
+    def _render_groups(self) -> list[dict[str, object]]:
+        return [
+            {
+                "id": {"idp": self.http_url, "opaque_id": "scientists"},
+                "group_name": "scientists",
+                "display_name": "Scientists",
+                "mail": f"scientists@{self.name}.test",
+                "gid_number": 1000,
+            }
+        ]
+
+    def _render_configuration(self) -> str:
+        grpc_address = self.gateway
+        storage = str(self.directory / "storage")
+        users = str(self.directory / "users.json")
+        http: dict[str, object] = {"address": f"{LOOPBACK}:{self._http_port}"}
+        if self.tls:
+            http["certfile"] = str(self.directory / "server.pem")
+            http["keyfile"] = str(self.directory / "server.key")
+        # Every service in one process finds the others through the gateway's own address.
+        registries = (
+            "authregistrysvc",
+            "storageregistrysvc",
+            "appregistrysvc",
+            "preferencessvc",
+            "userprovidersvc",
+            "groupprovidersvc",
+            "usershareprovidersvc",
+            "publicshareprovidersvc",
+            "spacessvc",
+        )
+        tables: dict[str, dict[str, object]] = {
+            "log": {"level": "warn", "mode": "json"},
+            "shared": {
+                "gatewaysvc": grpc_address,
+                "jwt_secret": self._jwt_secret,
+                "skip_user_groups_in_token": True,
+                "db_engine": "sqlite",
+                "db_name": str(self.directory / "reva.db"),
+            },
+            "core": {"max_cpus": "2"},
+            "grpc": {"address": grpc_address},
+            "grpc.services.gateway": {
+                "commit_share_to_storage_grant": False,
+                "commit_share_to_storage_ref": False,
+                "disable_home_creation_on_login": True,
+                "transfer_shared_secret": self._transfer_secret,
+                "transfer_expires": 86_400,
+                "datagateway": f"{self.http_url}/datagateway",
+                # A cached etag would hide a change that a test has just made.
+                "etag_cache_ttl": 0,
+                **dict.fromkeys(registries, grpc_address),
+            },
+            "grpc.services.gateway.token_managers.jwt": {"expires": 86_400},
+            "grpc.services.preferences": {"driver": "memory"},
+            "grpc.services.storageregistry": {"driver": "static"},
+            "grpc.services.storageregistry.drivers.static": {"home_provider": "/home"},
+            f"grpc.services.storageregistry.drivers.static.rules.{_toml(MOUNT)}": {"address": grpc_address},
+            "grpc.services.storageregistry.drivers.static.rules.localfs": {"address": grpc_address},
+            "grpc.services.storageprovider": {
+                "driver": "local",
+                "mount_path": MOUNT,
+                "mount_id": "localfs",
+                "space_depth": 1,
+                "data_server_url": f"{self.http_url}/data",
+                "expose_data_server": False,
+            },
+            "grpc.services.storageprovider.available_checksums": {"adler32": 100, "md5": 50},
+            "grpc.services.storageprovider.drivers.local": {"root": storage, "share_folder": "/MyShares"},
+            "grpc.services.authregistry": {"driver": "static"},
+            "grpc.services.authregistry.drivers.static.rules": {"basic": grpc_address},
+            "grpc.services.authprovider": {"auth_manager": "json"},
+            "grpc.services.authprovider.auth_managers.json": {"users": users},
+            "grpc.services.userprovider": {"driver": "json"},
+            "grpc.services.userprovider.drivers.json": {"users": users},
+            "grpc.services.groupprovider": {"driver": "json"},
+            "grpc.services.groupprovider.drivers.json": {"groups": str(self.directory / "groups.json")},
+            "http": http,
+            "http.middlewares.auth": {
+                "credential_chain": ["basic", "bearer"],
+                "token_strategy_chain": ["bearer", "header"],
+            },
+            "http.services.datagateway": {"transfer_shared_secret": self._transfer_secret},
+            "http.services.dataprovider": {"driver": "local"},
+            "http.services.dataprovider.drivers.local": {"root": storage},
+            "http.services.ocdav": {
+                "prefix": "",
+                "enable_http_tpc": self.http_tpc,
+                "files_namespace": MOUNT,
+                "webdav_namespace": MOUNT,
+            },
+        }
+        return _render_toml(tables)
+
+    def _write_json(self, name: str, content: object) -> None:
+        self._write(name, json.dumps(content, indent=2))
+
+    def _write(self, name: str, text: str) -> Path:
+        """Write a file that only its owner may read: most of them hold secrets."""
+        path = self.directory / name
+        path.unlink(missing_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+
+@cache
+def _common_authority() -> trustme.CA:
+    """The authority that all TLS sites of this process share, so that they can copy between each other."""
+    import trustme
+
+    return trustme.CA()
+
+
+def _is_executable(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.X_OK)
+
+
+def _render_toml(tables: Mapping[str, Mapping[str, object]]) -> str:
+    lines: list[str] = []
+    for table, entries in tables.items():
+        lines.append(f"[{table}]")
+        lines.extend(f"{key} = {_toml(value)}" for key, value in entries.items())
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _toml(value: object) -> str:
+    # Strings, booleans, integers and lists of strings are written alike in JSON and TOML.
+    return json.dumps(value)
