@@ -1,0 +1,39 @@
+# Everything a fresh machine needs is set up by the targets themselves: Python >= 3.10 and make are enough.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: help demo test check docs clean
+
+help:
+	@echo "make demo    two clouds, one Rucio: upload, rule, transfer, download, deletion (about a minute)"
+	@echo "make test    style, types and all tests; real servers are used where they are found"
+	@echo "make check   style and types only"
+	@echo "make docs    the documentation site, into site/"
+	@echo "make clean   remove what the others made"
+
+# The stamp is newer than pyproject.toml when the environment fits it.
+$(VENV)/.ready: pyproject.toml setup.py
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[server,sandbox,test]'
+	touch $@
+
+demo: $(VENV)/.ready
+	$(BIN)/rucio-cs3 demo $(DEMO)
+
+test: check
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
