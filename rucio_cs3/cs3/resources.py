@@ -6,13 +6,13 @@ messages are settled here, so that no other module sees them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cs3.storage.provider.v1beta1 import resources_pb2
 from cs3.types.v1beta1 import types_pb2
 
-from rucio_cs3.cs3 import checksums
+from rucio_cs3.cs3 import checksums, errors
 from rucio_cs3.cs3.reference import MountRoot, Reference
 
 #: OpenCloud writes 2**64 - 1 into opaque ``remaining`` for "no limit".
@@ -135,4 +135,20 @@ def plain_opaque(entries: Mapping[str, str]) -> types_pb2.Opaque:
     """An Opaque of ``plain`` entries."""
     return types_pb2.Opaque(
         map={key: types_pb2.OpaqueEntry(decoder="plain", value=value.encode()) for key, value in entries.items()}
+    )
+
+
+def pick_ticket(tickets: Iterable[Ticket], protocols: tuple[str, ...], reference: Reference) -> Ticket:
+    """The ticket of the first of ``protocols`` that the server offers.
+
+    :raises Unsupported: when it offers none of them.
+    """
+    tickets = list(tickets)
+    for protocol in protocols:
+        for ticket in tickets:
+            if ticket.protocol == protocol:
+                return ticket
+    offered = ", ".join(ticket.protocol for ticket in tickets) or "none"
+    raise errors.Unsupported(
+        f"the server offers {offered} where one of {', '.join(protocols)} is needed", target=str(reference)
     )

@@ -42,7 +42,8 @@ class UploadBody:
         self._size = size
         #: Of the bytes that were handed out so far.
         self.digests = digests
-        self._name = name
+        #: The local file.
+        self.name = name
         self._progress = progress
         self._told = 0
         if not size and file.read(1):
@@ -73,17 +74,17 @@ class UploadBody:
                 # FileIO and BufferedReader both have readinto; BinaryIO only forgets to say so.
                 count: int = self._file.readinto(buffer[: min(left, len(buffer))])  # type: ignore[attr-defined]
             except OSError as exc:
-                raise errors.LocalError(f"local file {self._name} cannot be read: {exc.strerror}") from exc
+                raise errors.LocalError(f"local file {self.name} cannot be read: {exc.strerror}") from exc
             if not count:
                 raise errors.LocalChanged(
-                    f"local file {self._name} became shorter while it was uploaded: {left} of {self._size} bytes gone"
+                    f"local file {self.name} became shorter while it was uploaded: {left} of {self._size} bytes gone"
                 )
             piece = buffer[:count]
             self.digests.update(piece)
             left -= count
             if not left and self._file.read(1):
                 # Found before the last piece is sent, so the server never gets a complete body.
-                raise errors.LocalChanged(f"local file {self._name} became longer while it was uploaded")
+                raise errors.LocalChanged(f"local file {self.name} became longer while it was uploaded")
             yield piece
             if self._progress is not None:
                 self._told += count

@@ -21,7 +21,11 @@ MARKER_TIMEOUT_S = 120.0
 #: A line of a marker is some 50 bytes; a server that sends longer ones sends something else.
 _LINE_MAX_BYTES = 8192
 
-_BYTES = re.compile(r"stri(?:pe|p) bytes transferred:\s*(\d+)", re.IGNORECASE)
+#: Most stripes whose bytes are added up.
+_STRIPES_MAX = 1024
+
+_STRIPE = re.compile(r"stripe? index:\s*(\d+)")
+_BYTES = re.compile(r"stripe? bytes transferred:\s*(\d+)")
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ class MarkerParser:
 
     def __init__(self) -> None:
         self._rest = b""
-        self._bytes = 0
+        self._stripe = self._bytes = 0
+        self._bytes_by_stripe: dict[int, int] = {}
         self.outcome: Outcome | None = None
 
     def feed(self, data: bytes) -> list[Marker]:
@@ -79,10 +84,18 @@ class MarkerParser:
         if lowered.startswith(("success", "failure", "failed")):
             message = line.partition(":")[2].strip() or line
             self.outcome = Outcome(lowered.startswith("success"), message)
+        elif lowered == "perf marker":
+            self._stripe = self._bytes = 0
+        elif match := _STRIPE.match(lowered):
+            self._stripe = int(match[1])
         elif match := _BYTES.match(lowered):
+            # Reva names the bytes before the stripe, others after it: both count when the marker ends.
             self._bytes = int(match[1])
         elif lowered == "end":
-            return Marker(self._bytes)
+            # A hostile server could name a new stripe in each marker; real ones have a handful.
+            if len(self._bytes_by_stripe) < _STRIPES_MAX or self._stripe in self._bytes_by_stripe:
+                self._bytes_by_stripe[self._stripe] = self._bytes
+            return Marker(sum(self._bytes_by_stripe.values()))
         return None
 
 

@@ -1,0 +1,205 @@
+"""Uploads: a whole, proven file under its name, or nothing new there.
+
+The ladder above is in :mod:`rucio_cs3.cs3.storage`; the byte loop below in :mod:`rucio_cs3.cs3.streams`. There
+are two landings (:attr:`rucio_cs3.cs3.config.Endpoint.landing`), because the two server lines differ in what a
+cut PUT leaves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from rucio_cs3.cs3 import errors
+from rucio_cs3.cs3.auth import TokenSource
+from rucio_cs3.cs3.checksums import Digests
+from rucio_cs3.cs3.config import Endpoint
+from rucio_cs3.cs3.data_gateway import DataGateway
+from rucio_cs3.cs3.downloads import Downloads, compare
+from rucio_cs3.cs3.gateway import Gateway
+from rucio_cs3.cs3.namespace import OPEN_OUTCOME, Namespace
+from rucio_cs3.cs3.reference import Reference
+from rucio_cs3.cs3.resources import FileInfo, Ticket, pick_ticket
+from rucio_cs3.cs3.streams import UploadBody, open_source
+
+_log = logging.getLogger(__name__)
+
+#: How long a server may take to commit an upload whose answer was lost, in seconds.
+_LATE_COMMIT_S = 10.0
+
+#: How long after a broken connection a server may make a file of what had come until then, and the
+#: pause between two looks, in seconds. Reva v3.12.1 needs some milliseconds.
+_STUB_S = 2.0
+_STUB_POLL_S = 0.05
+
+
+class Uploads:
+    """Sends files to one endpoint; safe for many threads."""
+
+    def __init__(
+        self, endpoint: Endpoint, gateway: Gateway, data: DataGateway, namespace: Namespace, downloads: Downloads
+    ) -> None:
+        self._endpoint = endpoint
+        self._gateway = gateway
+        self._tokens: TokenSource = gateway.tokens
+        self._data = data
+        self._namespace = namespace
+        self._downloads = downloads
+
+    def upload(
+        self, body: UploadBody, reference: Reference, *, mtime_s: float, overwrite: bool, read_back: bool
+    ) -> None:
+        """Store what ``body`` reads; see :meth:`rucio_cs3.cs3.storage.CS3Storage.upload`."""
+        # The folders first: Reva v3.12.1 answers a Stat below a file with INTERNAL.
+        self._namespace.make_directories(reference.parent)
+        present = self._namespace.present(reference)
+        if present is not None and (present.is_directory or not overwrite):
+            kind = "a folder" if present.is_directory else "a file"
+            raise errors.AlreadyExists(
+                f"{kind} of this name exists", operation="InitiateFileUpload", target=str(reference)
+            )
+        if self._endpoint.upload_landing == "temporary":
+            self._via_temporary(body, reference, overwrite=overwrite, read_back=read_back)
+            return
+        headers = {"X-OC-Mtime": str(int(mtime_s))}
+        if present is not None:
+            # The old content is replaced at the commit, so the server must compare before it.
+            headers["Upload-Checksum"] = f"adler32 {_adler32_of(Path(body.name))}"
+        self._direct(body, reference, present, headers, read_back=read_back)
+
+    def _via_temporary(self, body: UploadBody, reference: Reference, *, overwrite: bool, read_back: bool) -> None:
+        """Land on a hidden sibling, prove it, then move it to the name (the CERNBox line)."""
+        landing = reference.sibling(f".rucio-cs3.{secrets.token_hex(8)}.part")
+        with self._undone_on_failure(landing, body, leaves_stub=True):
+            self._send(self._gateway.initiate_upload(landing, len(body)), body, landing, {}, read_back=read_back)
+            if not overwrite and self._namespace.present(reference) is not None:
+                # Move would replace it; the time since the first look was that of the whole upload.
+                raise errors.AlreadyExists(
+                    "a file of this name appeared meanwhile", operation="Move", target=str(reference)
+                )
+            self._namespace.move(landing, reference, size=len(body))
+
+    def _direct(
+        self,
+        body: UploadBody,
+        reference: Reference,
+        present: FileInfo | None,
+        headers: Mapping[str, str],
+        *,
+        read_back: bool,
+    ) -> None:
+        """Land under the name itself, where the server shows only whole uploads (OpenCloud)."""
+        tickets = self._gateway.initiate_upload(reference, len(body), only_new=present is None, headers=headers)
+        # Undo only what this call made: if_not_exist would have refused a name that was somebody else's.
+        with self._undone_on_failure(reference, body) if present is None else contextlib.nullcontext():
+            self._send(tickets, body, reference, headers, read_back=read_back)
+
+    def _send(
+        self,
+        tickets: Collection[Ticket],
+        body: UploadBody,
+        landing: Reference,
+        headers: Mapping[str, str],
+        *,
+        read_back: bool,
+    ) -> None:
+        """PUT, then compare what is there with what was sent.
+
+        :param headers: those of the tickets, should new ones be needed.
+        """
+        lost = None
+        # OpenCloud has made an empty file at Initiate already, and answers a PUT of nothing with 400.
+        if len(body) or self._endpoint.stores_paths:
+            lost = self._put(tickets, body, landing, headers)
+        sent = body.digests.hexdigests()
+        try:
+            info = self._namespace.settled(landing, size=len(body), within_s=_LATE_COMMIT_S if lost else 0.0)
+            compare(info, len(body), sent, operation="PUT")
+        except (errors.NotFound, errors.SizeMismatch) as error:
+            if lost is not None:
+                raise lost from None  # it did not arrive, and what the connection said is why
+            if isinstance(error, errors.NotFound):
+                # Never NotFound from an upload: callers take it for an answer about a file that they asked for.
+                raise errors.SizeMismatch(
+                    f"the server said that it stored {len(body)} bytes, but has no such file",
+                    operation="PUT",
+                    target=str(landing),
+                ) from error
+            raise
+        if read_back and not sent.keys() & info.checksums.keys():
+            stored = Digests(sent)
+            self._downloads.fetch(info, stored.update)
+            compare(
+                replace(info, checksums=stored.hexdigests(), size=stored.byte_count),
+                len(body),
+                sent,
+                operation="GET after PUT",
+            )
+
+    def _put(
+        self, tickets: Collection[Ticket], body: UploadBody, landing: Reference, headers: Mapping[str, str]
+    ) -> errors.CS3Error | None:
+        """PUT, once more where the access token died between ticket and PUT.
+
+        :returns: the error that hid the answer after everything had been sent; None where there was an answer.
+        """
+        used = self._tokens.get()
+        for last in (False, True):
+            try:
+                self._data.put(pick_ticket(tickets, ("simple",), landing), body, target=str(landing))
+            except errors.Unauthenticated:
+                if last:
+                    raise
+                self._tokens.invalidate(used)
+                body.rewind()
+                # A session is never used twice: OpenCloud appends to it.
+                tickets = self._gateway.initiate_upload(landing, len(body), headers=headers)
+            except OPEN_OUTCOME as error:
+                if body.digests.byte_count < len(body):
+                    raise
+                # All was sent and only the answer is missing: what is there decides, not a second upload.
+                _log.info("PUT %s: looking at the file, because the answer was lost (%s)", landing, error)
+                return error
+            else:
+                return None
+        return None
+
+    @contextlib.contextmanager
+    def _undone_on_failure(self, landing: Reference, body: UploadBody, *, leaves_stub: bool = False) -> Iterator[None]:
+        """Remove what this upload made unless the block ends well; for KeyboardInterrupt, too.
+
+        :param leaves_stub: the server makes a file of what came before a connection broke (Reva v3.12.1 local).
+        """
+        try:
+            yield
+        except BaseException as failure:
+            # An error with a code is an answer: the server had finished with the request.
+            answered = isinstance(failure, errors.CS3Error) and failure.code is not None
+            stub_by = time.monotonic() + (_STUB_S if leaves_stub and body.digests.byte_count and not answered else 0.0)
+            try:
+                while True:
+                    try:
+                        self._gateway.delete(landing)
+                        break
+                    except errors.NotFound:
+                        # Nothing has come into being, or not yet: the server may notice the end later than we do.
+                        if time.monotonic() >= stub_by:
+                            break
+                    time.sleep(_STUB_POLL_S)
+            except errors.CS3Error as error:
+                # The first error is the one to report; this line tells the operator what is left over.
+                _log.warning("%s: could not remove the unfinished upload %s: %s", self._endpoint.name, landing, error)
+            raise
+
+
+def _adler32_of(path: Path) -> str:
+    digests = Digests(["adler32"])
+    with open_source(path) as (file, _):
+        while piece := file.read(1 << 20):
+            digests.update(piece)
+    return digests.hexdigests()["adler32"]
