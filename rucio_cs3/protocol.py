@@ -233,12 +233,12 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
                 self._proven[target] = (_identity(self.storage.stat(reference)), moved.checksums["adler32"])
 
     def delete(self, path: str) -> None:
-        """Delete the file of a PFN, without a look before.
+        """Delete the file of a PFN into the cloud's recycle bin; a folder of that name stays.
 
         :raises SourceNotFound: when it is not there, and only then.
         """
         with _rucio_exceptions():
-            self.storage.delete(self.reference(path))
+            self.storage.delete_file(self.reference(path))
 
     def rename(self, path: str, new_path: str) -> None:
         """Give the file of PFN ``path`` the PFN ``new_path``; folders are made.

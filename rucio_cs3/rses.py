@@ -10,6 +10,7 @@ for people.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import time
@@ -23,7 +24,7 @@ from rucio.rse import rsemanager
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.auth import BasicProvider, BearerProvider, CredentialProvider, Secret, read_secret_file
-from rucio_cs3.cs3.config import Endpoint, Landing, Proof, Timeouts
+from rucio_cs3.cs3.config import Endpoint, Landing, Proof, Timeouts, split_address
 from rucio_cs3.cs3.reference import SCHEMES, WebDAVBase, base_of_prefix, encode_path, parse_root
 
 #: All public settings, by their one name in extended_attributes and RSE attributes, and what is expected.
@@ -38,9 +39,9 @@ SETTINGS: Mapping[str, str] = {
     "cs3_data_hosts": "comma-separated hosts that upload and download tickets may name",
     "cs3_landing": "temporary or direct: how uploads come under their name (default: by kind of root)",
     "cs3_proof": "read, server or size: how content is proven where the server keeps no checksum (default read)",
-    "cs3_call_timeout_s": "seconds for one gRPC call",
-    "cs3_idle_timeout_s": "seconds of silence on a data connection",
-    "cs3_processing_timeout_s": "seconds to wait for a server's post-processing",
+    "cs3_call_timeout_s": "seconds for one gRPC call, more than 0",
+    "cs3_idle_timeout_s": "seconds of silence on a data connection, more than 0",
+    "cs3_processing_timeout_s": "seconds to wait for a server's post-processing, more than 0",
 }
 
 #: What an entry with credentials may hold.
@@ -87,8 +88,14 @@ def endpoint(
         for name in ("call", "idle", "processing")
         if (seconds := reader.seconds(f"cs3_{name}_timeout_s")) is not None
     }
+    split_address(gateway, f"RSE {rse}: setting cs3_gateway")
     # A path on this machine may differ from one machine to the next, so the local rucio.cfg wins.
-    ca_bundle = _local_setting("ca_bundle") or reader.text("cs3_ca_bundle")
+    local, ca_bundle = _local_setting("ca_bundle"), reader.text("cs3_ca_bundle")
+    if local or ca_bundle:
+        where = "ca_bundle in section [cs3] of rucio.cfg" if local else "setting cs3_ca_bundle"
+        ca_bundle = local or ca_bundle
+        if not Path(str(ca_bundle)).is_file():
+            raise errors.ConfigurationError(f"RSE {rse}: {where} names {ca_bundle}, which is no file on this machine")
     try:
         return Endpoint(
             name=rse,
@@ -185,10 +192,19 @@ def _webdav(rse: str, protocol: Mapping[str, Any], reader: _Settings) -> WebDAVB
             f"RSE {rse}: scheme {protocol['scheme']} is none of {', '.join(SCHEMES)}, which this protocol serves"
         )
     root = reader.text("cs3_root")
-    url = f"{protocol['scheme']}://{protocol['hostname']}:{protocol['port']}{encode_path(base)}"
-    webdav = WebDAVBase.parse(url, parse_root(root) if root else None)
-    # Refuses a prefix outside the base at once, rather than at the first file.
-    webdav.reference(f"{protocol['scheme']}://{protocol['hostname']}:{protocol['port']}{prefix}")
+    try:
+        parsed_root = parse_root(root) if root else None
+    except errors.InvalidReference as error:
+        raise errors.ConfigurationError(f"RSE {rse}: setting cs3_root: {error.message}") from error
+    server = f"{protocol['scheme']}://{protocol['hostname']}:{protocol['port']}"
+    webdav = WebDAVBase.parse(f"{server}{encode_path(base)}", parsed_root)
+    try:
+        # At once, rather than at the first file.
+        webdav.reference(f"{server}{prefix}")
+    except errors.InvalidReference as error:
+        raise errors.ConfigurationError(
+            f"RSE {rse}: prefix {prefix} is not below the WebDAV base {base} (setting cs3_webdav_base)"
+        ) from error
     return webdav
 
 
@@ -228,9 +244,12 @@ class _Settings:
         if text is None:
             return None
         try:
-            return float(text)
+            seconds = float(text)
         except ValueError:
             raise self._wrong(key) from None
+        if not 0 < seconds < math.inf:
+            raise self._wrong(key)
+        return seconds
 
     def choice(self, key: str, choices: tuple[str, ...]) -> str | None:
         text = self.text(key)
@@ -282,8 +301,9 @@ def _from_own_file(rse: str) -> dict[str, Any]:
 
 
 def _from_rse_accounts(rse: str, rse_id: str) -> dict[str, Any]:
-    # The same search as rucio.common.config.get_rse_credentials, which cannot tell a missing file (no
-    # credentials here) from a broken one (an error to report).
+    # rucio.common.config.get_rse_credentials cannot tell a missing file (no credentials here) from a broken one (an
+    # error to report), and of several files it takes the last, whatever is in it. Here the first that has the RSE
+    # counts, in the order in which Rucio looks for rucio.cfg.
     for folder in get_config_dirs():
         path = Path(folder) / "rse-accounts.cfg"
         try:
@@ -293,7 +313,8 @@ def _from_rse_accounts(rse: str, rse_id: str) -> dict[str, Any]:
         except (OSError, UnicodeDecodeError) as exc:
             raise errors.ConfigurationError(f"RSE {rse}: {path} cannot be read: {exc}") from exc
         content = _parsed(text, str(path))
-        return _entry(content, rse_id) or _entry(content, rse)
+        if entry := _entry(content, rse_id) or _entry(content, rse):
+            return entry
     return {}
 
 

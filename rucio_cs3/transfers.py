@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import enum
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -28,9 +27,6 @@ from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.resources import FileInfo
 
 _log = logging.getLogger(__name__)
-
-#: Pause between two looks at a file that the server still processes, in seconds.
-LOOK_AGAIN_S = 1.0
 
 
 class RequestGone(errors.Cancelled):
@@ -48,6 +44,8 @@ class Storage(Protocol):
     http: HTTPClient
 
     def stat(self, reference: Reference) -> FileInfo: ...
+
+    def settled(self, reference: Reference) -> FileInfo: ...
 
     def delete(self, reference: Reference) -> None: ...
 
@@ -230,7 +228,7 @@ def _clear_the_way(job: Job, source: Side, destination: Side, landing: Reference
     """Make room for the copy; True when there is nothing left to copy."""
     storage = destination.storage
     try:
-        standing = _settled(storage, landing)
+        standing = storage.settled(landing)
     except errors.NotFound:
         storage.make_directories(landing.parent)
         return False
@@ -252,7 +250,7 @@ def _clear_the_way(job: Job, source: Side, destination: Side, landing: Reference
 
 def _prove(job: Job, storage: Storage, landing: Reference) -> None:
     try:
-        info = _settled(storage, landing)
+        info = storage.settled(landing)
     except errors.NotFound as exc:
         # Reva v3.12.1 claims success after a failed inner PUT. NotFound would blame the source.
         raise errors.ServerFault(
@@ -263,26 +261,13 @@ def _prove(job: Job, storage: Storage, landing: Reference) -> None:
         raise fault
 
 
-def _settled(storage: Storage, reference: Reference) -> FileInfo:
-    """Look at a file once the server has finished with it."""
-    end = time.monotonic() + storage.endpoint.timeouts.processing_s
-    while True:
-        info = storage.stat(reference)
-        if not info.processing:
-            return info
-        left_s = end - time.monotonic()
-        if left_s <= 0:
-            raise errors.TooEarly("the server is stuck in post-processing", operation="Stat", target=str(reference))
-        time.sleep(min(LOOK_AGAIN_S, left_s))
-
-
 def _after_failure(error: errors.CS3Error, job: Job, storage: Storage, landing: Reference, claim: Claim) -> Outcome:
     """Decide what a failed copy or proof left, and leave nothing half there."""
     if isinstance(error, ClaimLost):
         return Outcome(state=State.ABANDONED, reason=str(error))
     abandoned = isinstance(error, RequestGone)
     try:
-        info = _settled(storage, landing)
+        info = storage.settled(landing)
         if not abandoned and _is_right(error, job, storage, landing, info):
             # Only the answer was lost, or somebody else was faster: what is there is what counts.
             claim.confirm()
