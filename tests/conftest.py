@@ -1,0 +1,73 @@
+"""Fixtures for the real servers, and what happens where one of them is missing.
+
+A test that needs a real Reva or a real Rucio carries the mark ``reva`` or ``rucio``. Without the server it is
+skipped and says so; where RUCIO_CS3_REQUIRE (a comma list, for example ``reva,rucio``) names the server, it fails.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from rucio_cs3.sandbox.reva import REVAD_VARIABLE, RevaSite, find_revad
+from rucio_cs3.sandbox.rucio_site import SANDBOX_POLICY, RucioSite, rucio_is_installed
+
+REQUIRE_VARIABLE = "RUCIO_CS3_REQUIRE"
+
+
+def _reva_missing() -> str | None:
+    # A RUCIO_CS3_REVAD that cannot be run raises here: a wish that is not met is an error, not a skip.
+    return None if find_revad() else f"no revad: set {REVAD_VARIABLE} or put one on PATH"
+
+
+def _rucio_missing() -> str | None:
+    return None if rucio_is_installed() else "no Rucio server: pip install 'rucio-cs3[server,sandbox]'"
+
+
+_SERVERS: dict[str, Callable[[], str | None]] = {"reva": _reva_missing, "rucio": _rucio_missing}
+
+
+def _required() -> frozenset[str]:
+    names = os.environ.get(REQUIRE_VARIABLE, "").split(",")
+    return frozenset(name.strip() for name in names if name.strip())
+
+
+def _need(server: str) -> None:
+    """Skip or fail the running test if ``server`` is missing."""
+    reason = _SERVERS[server]()
+    if reason is None:
+        return
+    if server in _required():
+        pytest.fail(f"{reason}, and {REQUIRE_VARIABLE} requires it", pytrace=False)
+    pytest.skip(reason)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    unknown = _required() - _SERVERS.keys()
+    if unknown:
+        known = ", ".join(_SERVERS)
+        raise pytest.UsageError(f"{REQUIRE_VARIABLE} names {', '.join(sorted(unknown))}; it knows {known}")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for server in _SERVERS:
+        if item.get_closest_marker(server):
+            _need(server)
+
+
+@pytest.fixture(scope="session")
+def reva_sites() -> Iterator[tuple[RevaSite, RevaSite]]:
+    """Two real Reva sites, ``a`` and ``b``, with HTTP-TPC and without TLS."""
+    _need("reva")
+    with RevaSite("a") as a, RevaSite("b") as b:
+        yield a, b
+
+
+@pytest.fixture(scope="session")
+def rucio_site() -> Iterator[RucioSite]:
+    """A real Rucio with the sandbox's policy package; tests use scopes and RSEs of their own."""
+    _need("rucio")
+    with RucioSite(policy_package=SANDBOX_POLICY) as site:
+        yield site

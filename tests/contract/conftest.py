@@ -1,0 +1,106 @@
+"""The clouds that the contract is run against, and a fresh folder for each case. What is promised: docs/contract.md."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rucio_cs3.cs3 import CS3Storage, Reference
+from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud
+from rucio_cs3.sandbox.reva import RevaSite
+from tests.contract.faulty_reva import FaultyReva
+from tests.contract.place import Cloud, Place, endpoint_of, provider_of
+
+_REVA = pytest.param("reva", marks=pytest.mark.reva)
+_numbers = itertools.count(1)
+
+
+@contextlib.contextmanager
+def _opened(kind: str, request: pytest.FixtureRequest) -> Iterator[Cloud]:
+    if kind == "reva":
+        sites: tuple[RevaSite, RevaSite] = request.getfixturevalue("reva_sites")
+        with FaultyReva(sites[0]) as reva:
+            yield reva
+    else:
+        with EmbeddedCloud(name=kind, behaviour=Behaviour(kind)) as cloud:
+            yield cloud
+
+
+@pytest.fixture(scope="session", params=["v3", "spaces", _REVA])
+def cloud(request: pytest.FixtureRequest) -> Iterator[Cloud]:
+    """Each cloud in turn; one server for all its cases."""
+    with _opened(request.param, request) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="session")
+def spaces_cloud() -> Iterator[EmbeddedCloud]:
+    """An embedded OpenCloud, for what only that line does."""
+    with EmbeddedCloud(name="spaces-only", behaviour=Behaviour.SPACES) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="session", params=["v3", _REVA])
+def cloud_pair(request: pytest.FixtureRequest) -> Iterator[tuple[Cloud, Cloud]]:
+    """Source and destination of third-party copies: two clouds of the same kind, of the line that does them."""
+    if request.param == "reva":
+        sites: tuple[RevaSite, RevaSite] = request.getfixturevalue("reva_sites")
+        with FaultyReva(sites[0]) as source, FaultyReva(sites[1]) as destination:
+            yield source, destination
+    else:
+        with EmbeddedCloud(name="source") as source_cloud, EmbeddedCloud(name="destination") as destination_cloud:
+            yield source_cloud, destination_cloud
+
+
+@contextlib.contextmanager
+def fresh_place(cloud: Cloud, local: Path) -> Iterator[Place]:
+    """A new folder in a cloud; at the end every planned fault must have happened."""
+    endpoint = endpoint_of(cloud)
+    storage = CS3Storage(endpoint, provider_of(cloud))
+    folder = Reference(endpoint.root, f"case-{next(_numbers)}")
+    storage.make_directories(folder)
+    local.mkdir(exist_ok=True)
+    place = Place(cloud=cloud, storage=storage, folder=folder, local=local)
+    try:
+        yield place
+        assert place.pending() == []
+    finally:
+        cloud.faults.clear()
+        place.close()
+
+
+@pytest.fixture
+def place(cloud: Cloud, tmp_path: Path) -> Iterator[Place]:
+    """A fresh folder in the cloud under test."""
+    with fresh_place(cloud, tmp_path / "local") as place:
+        yield place
+
+
+@pytest.fixture
+def spaces(spaces_cloud: EmbeddedCloud, tmp_path: Path) -> Iterator[Place]:
+    """A fresh folder in an embedded OpenCloud."""
+    with fresh_place(spaces_cloud, tmp_path / "local") as place:
+        yield place
+
+
+@pytest.fixture
+def source(cloud_pair: tuple[Cloud, Cloud], tmp_path: Path) -> Iterator[Place]:
+    with fresh_place(cloud_pair[0], tmp_path / "source") as place:
+        yield place
+
+
+@pytest.fixture
+def destination(cloud_pair: tuple[Cloud, Cloud], tmp_path: Path) -> Iterator[Place]:
+    with fresh_place(cloud_pair[1], tmp_path / "destination") as place:
+        yield place
+
+
+@pytest.fixture
+def no_late_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait long for a commit that a lost answer might have hidden; these servers do all at once."""
+    monkeypatch.setattr("rucio_cs3.cs3.uploads._LATE_COMMIT_S", 0.2)
+    monkeypatch.setattr("rucio_cs3.cs3.namespace._LOOK_AGAIN_S", 0.02)
