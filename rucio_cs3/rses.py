@@ -81,7 +81,7 @@ def endpoint(
     if gateway is None:
         raise errors.ConfigurationError(
             f"RSE {rse}: setting cs3_gateway is missing; set it to {SETTINGS['cs3_gateway']}, for example: "
-            f"rucio rse attribute add {rse} --key cs3_gateway --value cernbox.example.org:9142"
+            f"rucio rse attribute set {rse} --key cs3_gateway --value cernbox.example.org:9142"
         )
     timeouts = {
         f"{name}_s": seconds

@@ -1,16 +1,15 @@
-"""``rucio-cs3 agent``: the daemon of :mod:`rucio_cs3.agent` with options and signals."""
+"""``rucio-cs3 agent``, also installed as ``rucio-cs3-agent``: :mod:`rucio_cs3.agent` with options and signals."""
 
 from __future__ import annotations
 
 import signal
 
 import click
-
-from rucio_cs3 import agent
+from rucio.common.exception import RucioException
 
 
 @click.command(name="agent")
-@click.option("--run-once", is_flag=True, help="One round: finish what is waiting now, then end.")
+@click.option("--run-once", is_flag=True, help="One round: finish up to --bulk waiting requests, then end.")
 @click.option("--threads", type=click.IntRange(1), default=8, show_default=True, help="Transfers at the same time.")
 @click.option("--bulk", type=click.IntRange(1), default=100, show_default=True, help="Most requests in hand.")
 @click.option("--sleep-time", type=click.IntRange(2), default=10, show_default=True, help="Seconds between two rounds.")
@@ -27,6 +26,11 @@ def command(run_once: bool, threads: int, bulk: int, sleep_time: int) -> None:
       rucio-cs3 agent --threads 16
       rucio-cs3 agent --run-once
     """
+    try:
+        # Rucio reads its configuration when it is imported; the help must not need one.
+        from rucio_cs3 import agent
+    except RucioException as exc:
+        raise click.ClickException(f"Rucio cannot be used here: {exc}") from exc
     signal.signal(signal.SIGTERM, agent.stop)
     signal.signal(signal.SIGINT, agent.stop)
     agent.run(once=run_once, threads=threads, bulk=bulk, sleep_time_s=sleep_time)

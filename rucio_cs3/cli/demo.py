@@ -30,7 +30,7 @@ from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud
 from rucio_cs3.sandbox.policy.schema import NAME
 from rucio_cs3.sandbox.processes import ProcessError
 from rucio_cs3.sandbox.reva import RevaSite, RevaUnavailable, find_revad
-from rucio_cs3.sandbox.rucio_site import SANDBOX_POLICY, RucioCommandError, RucioSite
+from rucio_cs3.sandbox.rucio_site import SANDBOX_POLICY, RucioCommandError, RucioSite, RucioUnavailable
 from rucio_cs3.sandbox.story import Cloud, Rse, Story, StoryError, make_files
 
 #: Size of the largest of the files that are made where the user names none.
@@ -42,7 +42,7 @@ _LOOK_S = 0.2
 #: Rucio's daemons and ours, as they run at a site; they look for work every two seconds.
 _DAEMONS: Sequence[tuple[str, ...]] = (
     ("conveyor-submitter", "--sleep-time", "2"),
-    ("cs3", "agent", "--sleep-time", "2"),
+    ("cs3-agent", "--sleep-time", "2"),
     ("conveyor-poller", "--sleep-time", "2", "--older-than", "0"),
     ("conveyor-finisher", "--sleep-time", "2"),
     ("judge-evaluator", "--sleep-time", "2"),
@@ -82,7 +82,7 @@ def command(directory: Path | None, clouds: str, keep: bool, as_json: bool) -> N
     try:
         with tempfile.TemporaryDirectory(prefix="rucio-cs3-demo-") as work:
             _tell(telling, Path(work), _chosen_files(directory) if directory else None, clouds, keep=keep)
-    except (StoryError, RucioCommandError, ProcessError, RevaUnavailable) as error:
+    except (StoryError, RucioCommandError, RucioUnavailable, RevaUnavailable, ProcessError) as error:
         telling.failed(str(error))
     except KeyboardInterrupt:
         telling.failed("interrupted")

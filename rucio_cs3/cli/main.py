@@ -6,9 +6,10 @@ the Rucio server still has the commands that need none.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import click
 
@@ -60,9 +61,26 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Entry point of the console script. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Entry point ``rucio-cs3``. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    with _errors_in_one_sentence():
+        cli.main()
+
+
+def agent() -> None:
+    """Entry point ``rucio-cs3-agent``: ``rucio-cs3 agent`` under the name that Rucio's heartbeats show."""
+    with _errors_in_one_sentence():
+        command = cli.get_command(click.Context(cli), "agent")
+        assert command is not None
+        command.main(prog_name="rucio-cs3-agent")
+
+
+@contextlib.contextmanager
+def _errors_in_one_sentence() -> Iterator[None]:
     try:
-        cli(standalone_mode=True)
+        yield
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except errors.CS3Error as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from rucio_cs3 import register
+from rucio_cs3.policy import register
 
 
 @click.command(name="run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

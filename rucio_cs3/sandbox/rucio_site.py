@@ -293,7 +293,7 @@ class RucioSite:
     def loop(self, name: str, *arguments: str) -> ChildProcess:
         """Start a daemon that works until the site stops; its log is ``log/<name>.log``.
 
-        :param name: as for :meth:`daemon`, or ``cs3``, whose first argument is then ``agent``.
+        :param name: as for :meth:`daemon`; ``cs3-agent`` is ours.
         """
         process = ChildProcess(
             f"rucio-{name}",
@@ -440,7 +440,7 @@ class RucioSite:
             },
             "alembic": {"cfg": str(alembic)},
             "conveyor": {
-                # The first two are those that third-party copies use; Rucio's own default lacks davs.
+                # Where this is set, transfers use these schemes and no others (rucio#8287).
                 "scheme": "davs,https,http,dav,cs3s,cs3",
                 "transfertool": "mock" if self.policy_package is None else "cs3",
             },
