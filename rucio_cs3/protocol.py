@@ -126,7 +126,8 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
     def connect(self, credentials: Mapping[str, Any] | None = None) -> None:
         """Read settings and credentials, and log in. Storages are shared by all objects of the process.
 
-        :param credentials: the RSE's entry of ``rse-accounts.cfg`` where the caller has it.
+        :param credentials: given by programs other than Rucio 41.5.1, which passes none; see
+            :func:`rucio_cs3.rses.credentials`.
         :raises RSEAccessDenied: when the cloud refuses the login.
         :raises ConfigurationError: naming RSE and key.
         :raises ServiceUnavailable: when the cloud cannot be reached.
@@ -179,8 +180,9 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         """``filesize`` in bytes and ``adler32`` as eight hex digits of the file of a PFN; ``md5`` where known.
 
         :raises SourceNotFound: when it is not there.
-        :raises RSEChecksumUnavailable: when checksums are to be verified at this RSE and there is none; where
-            they are not (``verify_checksum`` false, or ``cs3_proof`` size), ``adler32`` is left out instead.
+        :raises RSEChecksumUnavailable: when the server keeps none although this RSE's content is to be proven
+            (``verify_checksum`` on and ``cs3_proof`` read), and it is no file that this object has just uploaded
+            and read back; otherwise ``adler32`` is left out.
         """
         with _rucio_exceptions():
             info = self.storage.stat(self.reference(path))
@@ -189,22 +191,28 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         proven = self._proven.get(path)
         if "adler32" not in found and proven is not None and proven[0] == _identity(info):
             found["adler32"] = proven[1]
-        if "adler32" not in found and self._verifies and self.endpoint.proof != "size":
+        if "adler32" not in found and self._verifies and self.endpoint.proof == "read":
             raise exception.RSEChecksumUnavailable(
                 f"{info.reference} at RSE {self.rse['rse']}: the server keeps no adler32; set verify_checksum of the "
-                "RSE to False, or its attribute cs3_proof to size, if the size shall be enough"
+                "RSE to False, or its attribute cs3_proof to server, if the size shall be enough then"
             )
         return found
 
     def get(self, path: str, dest: str, transfer_timeout: int | None = None) -> None:
         """Download the file of a PFN to the local path ``dest``, which appears only when whole and verified.
 
-        :param transfer_timeout: seconds for the whole download; None is no limit but that on silence.
+        :param transfer_timeout: seconds for the whole download, and longest silence; None is no limit but
+            ``cs3_idle_timeout_s`` on silence.
         :raises SourceNotFound: when the file is not there.
         :raises DestinationNotAccessible: when the local disk is full or the folder missing.
         """
         with _rucio_exceptions():
-            self.storage.download(self.reference(path), Path(dest), progress=_deadline(transfer_timeout, path))
+            self.storage.download(
+                self.reference(path),
+                Path(dest),
+                progress=_deadline(transfer_timeout, path),
+                idle_timeout_s=transfer_timeout or None,
+            )
 
     def put(self, source: str, target: str, source_dir: str | None = None, transfer_timeout: int | None = None) -> None:
         """Upload a local file to the PFN ``target``; may be repeated after a failure.
@@ -212,7 +220,8 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         Only a name of Rucio's own temporary kind is overwritten. Where the server keeps no checksum and this RSE
         verifies them, the file is read back and compared before it gets its name.
 
-        :param transfer_timeout: seconds for the whole upload; None is no limit but that on silence.
+        :param transfer_timeout: seconds for the whole upload, and longest wait for the answer to it; None is no
+            limit but ``cs3_idle_timeout_s`` on silence.
         :raises SourceNotFound: when the local file does not exist.
         :raises FileReplicaAlreadyExists: when the name is taken.
         :raises RSEOverQuota: when the cloud is full.
@@ -228,6 +237,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
                 overwrite=target.endswith(UPLOAD_SUFFIX),
                 read_back=read_back,
                 progress=_deadline(transfer_timeout, target),
+                idle_timeout_s=transfer_timeout or None,
             )
             if read_back:
                 self._proven[target] = (_identity(self.storage.stat(reference)), moved.checksums["adler32"])

@@ -18,7 +18,7 @@ from rucio_cs3.cs3.reference import MountRoot, Root, SpaceRoot, WebDAVBase
 #: How an upload comes to stand under its final name; see :attr:`Endpoint.landing`.
 Landing = Literal["direct", "temporary"]
 
-#: How a transfer is proven at its destination; see :attr:`Endpoint.proof`.
+#: How content is proven at the storage that received it; see :attr:`Endpoint.proof`.
 Proof = Literal["read", "server", "size"]
 
 
@@ -63,9 +63,9 @@ class Endpoint:
     :param landing: ``temporary``: uploads go to a hidden sibling and are moved to the final name when
         proven (the CERNBox line shows a cut upload under its name); ``direct``: the server makes
         uploads visible only when whole (OpenCloud); None decides by the kind of root.
-    :param proof: how transfers are proven at this destination after the size: ``server`` the server's
-        own adler32 or nothing more, ``read`` the server's, and where there is none a read of the
-        whole file, ``size`` nothing more.
+    :param proof: how uploads and transfers are proven after the size: ``server`` the server's own checksum
+        where it keeps one, and nothing more where it does not; ``read`` the server's, and where it keeps
+        none a read of the whole file; ``size`` nothing more.
     """
 
     name: str
@@ -92,8 +92,8 @@ class Endpoint:
         ):
             if plain and not is_loopback(name):
                 raise errors.ConfigurationError(
-                    f"{self.name}: {what} would get tokens without TLS; use TLS, or set allow_plaintext if the "
-                    "network between is trusted"
+                    f"{self.name}: {what} would get tokens without TLS; use TLS, or set allow_plaintext "
+                    "(at an RSE: cs3_allow_plaintext) if the network between is trusted"
                 )
 
     @property
@@ -139,7 +139,7 @@ class Endpoint:
         if host not in allowed:
             raise errors.ProtocolViolation(
                 f"{self.name}: the ticket sends data to host {host}, which is none of {', '.join(sorted(allowed))}; "
-                "if that is right, add it to data_hosts"
+                "if that is right, add it to data_hosts (at an RSE: cs3_data_hosts)"
             )
         if parts.scheme == "http" and not (self.allow_plaintext or is_loopback(host)):
             raise errors.ProtocolViolation(f"{self.name}: the ticket sends data and token without TLS to {host}")

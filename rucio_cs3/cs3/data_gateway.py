@@ -73,7 +73,7 @@ class HTTPClient:
         """Send one request and hand out its answer, whose body is not read yet.
 
         :param target: what messages call the place; the URL itself may hold a transfer token.
-        :param idle_timeout_s: longest silence; None is the endpoint's.
+        :param idle_timeout_s: longest silence before and in the answer, where shorter than the endpoint's.
         :raises CS3Error: when no answer comes; while the caller reads the body, too.
         """
         timeouts = self._endpoint.timeouts
@@ -84,7 +84,7 @@ class HTTPClient:
                 # requests takes any iterable with a length; its type stubs know only some.
                 data=body,  # type: ignore[arg-type]
                 headers={"Accept-Encoding": "identity", **headers},
-                timeout=(timeouts.connect_s, idle_timeout_s or timeouts.idle_s),
+                timeout=(timeouts.connect_s, min(idle_timeout_s or timeouts.idle_s, timeouts.idle_s)),
                 allow_redirects=False,
                 verify=self._verify,
                 stream=True,
@@ -134,9 +134,10 @@ class DataGateway:
         self._http = http
         self._credential = credential
 
-    def put(self, ticket: Ticket, body: UploadBody, *, target: str) -> None:
+    def put(self, ticket: Ticket, body: UploadBody, *, target: str, idle_timeout_s: float | None = None) -> None:
         """Send a body by a ``simple`` ticket, once.
 
+        :param idle_timeout_s: longest wait for the answer, where shorter than the endpoint's.
         :raises TransferInterrupted: when the connection ended early; whether the server has it all is open.
         :raises ChecksumMismatch: when the server compared a checksum (HTTP 419).
         """
@@ -151,6 +152,7 @@ class DataGateway:
             headers=headers,
             body=body if size else b"",
             target=target,
+            idle_timeout_s=idle_timeout_s,
         ) as response:
             # OpenCloud answers 206 to what it did not store; only these mean "stored".
             if response.status_code not in (200, 201, 204):
@@ -164,16 +166,28 @@ class DataGateway:
                 target=target,
             )
 
-    def get(self, ticket: Ticket, write: Callable[[bytes], object], *, target: str) -> int:
+    def get(
+        self,
+        ticket: Ticket,
+        write: Callable[[bytes], object],
+        *,
+        target: str,
+        idle_timeout_s: float | None = None,
+    ) -> int:
         """Fetch the whole file by a ``simple`` or ``spaces`` ticket.
 
+        :param idle_timeout_s: longest silence, where shorter than the endpoint's.
         :param write: takes each piece of at most 1 MiB.
         :returns: bytes received, equal to Content-Length where the server gave one.
         :raises TransferInterrupted: when the body is shorter than its Content-Length.
         """
         received = 0
         with self._http.request(
-            "GET", self._endpoint.check_data_url(ticket.url), headers=self._headers(ticket), target=target
+            "GET",
+            self._endpoint.check_data_url(ticket.url),
+            headers=self._headers(ticket),
+            target=target,
+            idle_timeout_s=idle_timeout_s,
         ) as response:
             if response.status_code != 200:
                 raise http_error(response, "GET", target)

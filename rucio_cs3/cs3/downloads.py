@@ -27,9 +27,10 @@ class Downloads:
             raise errors.InvalidRequest("is a folder, not a file", operation="GET", target=str(reference))
         return info
 
-    def fetch(self, info: FileInfo, write: Callable[[bytes], object]) -> None:
+    def fetch(self, info: FileInfo, write: Callable[[bytes], object], *, idle_timeout_s: float | None = None) -> None:
         """Hand all bytes of a file to ``write``, piece by piece.
 
+        :param idle_timeout_s: longest silence, where shorter than the endpoint's.
         :raises SizeMismatch: as soon as more come than the server says there are.
         """
         target = str(info.reference)
@@ -49,7 +50,8 @@ class Downloads:
         for last in (False, True):
             tickets = self._gateway.initiate_download(info.reference)
             try:
-                self._data.get(pick_ticket(tickets, ("simple", "spaces"), info.reference), take, target=target)
+                ticket = pick_ticket(tickets, ("simple", "spaces"), info.reference)
+                self._data.get(ticket, take, target=target, idle_timeout_s=idle_timeout_s)
             except errors.Unauthenticated:
                 # The token died between ticket and GET; a 401 comes before any byte.
                 if last:

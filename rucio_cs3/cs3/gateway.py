@@ -204,7 +204,7 @@ class Gateway:
         status = exc.code().name
         details = " ".join((exc.details() or "no details").split())
         kind = errors.for_grpc_status(status)
-        gateway = f"gateway {self._endpoint.gateway}"
+        gateway = f"{self._endpoint.name}: gateway {self._endpoint.gateway}"
         if kind is errors.Unavailable:
             message = f"{gateway} cannot be reached: {details}"
         elif kind is errors.DeadlineExceeded:

@@ -32,7 +32,7 @@ from rucio_cs3.cs3.namespace import Namespace
 from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.resources import FileInfo, Quota
 from rucio_cs3.cs3.streams import Progress, SafeFile, UploadBody, open_source
-from rucio_cs3.cs3.uploads import Uploads
+from rucio_cs3.cs3.uploads import Options, Uploads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +164,7 @@ class CS3Storage:
         read_back: bool = False,
         algorithms: Collection[str] = ("adler32",),
         progress: Progress | None = None,
+        idle_timeout_s: float | None = None,
     ) -> Moved:
         """Store a local file; when this returns, the whole file can be read under its name.
 
@@ -173,6 +174,7 @@ class CS3Storage:
         :param overwrite: replace what stands there; otherwise that is an error.
         :param read_back: where the server keeps no checksum, fetch the file again and compare.
         :param algorithms: checksums to compute on the way; adler32 and md5 are Rucio's.
+        :param idle_timeout_s: longest wait for the server's answer, where shorter than ``timeouts.idle_s``.
         :raises AlreadyExists: when the name is taken, and always when by a folder.
         :raises LocalError: when the local file cannot be read, or changes meanwhile.
         :raises NoSpaceLeft: when a quota or a disk at the server is full.
@@ -182,7 +184,10 @@ class CS3Storage:
         started = time.monotonic()
         with open_source(local_path) as (file, status):
             body = UploadBody(file, status.st_size, Digests(algorithms), name=str(local_path), progress=progress)
-            self._uploads.upload(body, reference, mtime_s=status.st_mtime, overwrite=overwrite, read_back=read_back)
+            options = Options(
+                mtime_s=status.st_mtime, overwrite=overwrite, read_back=read_back, idle_timeout_s=idle_timeout_s
+            )
+            self._uploads.upload(body, reference, options)
         return Moved(
             size=body.digests.byte_count, checksums=body.digests.hexdigests(), seconds=time.monotonic() - started
         )
@@ -194,10 +199,12 @@ class CS3Storage:
         *,
         algorithms: Collection[str] = ("adler32",),
         progress: Progress | None = None,
+        idle_timeout_s: float | None = None,
     ) -> Moved:
         """Fetch a file; when this returns, the whole of it is on the local disk under its name.
 
         :param local_path: its folder must exist; what stands there is replaced at the very end.
+        :param idle_timeout_s: longest silence, where shorter than ``timeouts.idle_s``.
         :raises NotFound: when nothing is there.
         :raises InvalidRequest: when it is a folder.
         :raises IntegrityError: when what came differs from what the server says it has.
@@ -214,7 +221,7 @@ class CS3Storage:
                 if progress is not None:
                     progress(len(piece))
 
-            self._downloads.fetch(info, write)
+            self._downloads.fetch(info, write, idle_timeout_s=idle_timeout_s)
             compare(info, digests.byte_count, digests.hexdigests(), operation="GET")
             target.commit()
         return Moved(size=digests.byte_count, checksums=digests.hexdigests(), seconds=time.monotonic() - started)

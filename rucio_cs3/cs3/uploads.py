@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rucio_cs3.cs3 import errors
@@ -38,6 +38,19 @@ _STUB_S = 2.0
 _STUB_POLL_S = 0.05
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How one upload is done; the meaning is that of :meth:`rucio_cs3.cs3.storage.CS3Storage.upload`.
+
+    :param mtime_s: modification time of the local file, in seconds since the epoch.
+    """
+
+    mtime_s: float
+    overwrite: bool
+    read_back: bool
+    idle_timeout_s: float | None
+
+
 class Uploads:
     """Sends files to one endpoint; safe for many threads."""
 
@@ -51,33 +64,31 @@ class Uploads:
         self._namespace = namespace
         self._downloads = downloads
 
-    def upload(
-        self, body: UploadBody, reference: Reference, *, mtime_s: float, overwrite: bool, read_back: bool
-    ) -> None:
+    def upload(self, body: UploadBody, reference: Reference, options: Options) -> None:
         """Store what ``body`` reads; see :meth:`rucio_cs3.cs3.storage.CS3Storage.upload`."""
         # The folders first: Reva v3.12.1 answers a Stat below a file with INTERNAL.
         self._namespace.make_directories(reference.parent)
         present = self._namespace.present(reference)
-        if present is not None and (present.is_directory or not overwrite):
+        if present is not None and (present.is_directory or not options.overwrite):
             kind = "a folder" if present.is_directory else "a file"
             raise errors.AlreadyExists(
                 f"{kind} of this name exists", operation="InitiateFileUpload", target=str(reference)
             )
         if self._endpoint.upload_landing == "temporary":
-            self._via_temporary(body, reference, overwrite=overwrite, read_back=read_back)
+            self._via_temporary(body, reference, options)
             return
-        headers = {"X-OC-Mtime": str(int(mtime_s))}
+        headers = {"X-OC-Mtime": str(int(options.mtime_s))}
         if present is not None:
             # The old content is replaced at the commit, so the server must compare before it.
             headers["Upload-Checksum"] = f"adler32 {_adler32_of(Path(body.name))}"
-        self._direct(body, reference, present, headers, read_back=read_back)
+        self._direct(body, reference, present, headers, options)
 
-    def _via_temporary(self, body: UploadBody, reference: Reference, *, overwrite: bool, read_back: bool) -> None:
+    def _via_temporary(self, body: UploadBody, reference: Reference, options: Options) -> None:
         """Land on a hidden sibling, prove it, then move it to the name (the CERNBox line)."""
         landing = reference.sibling(f".rucio-cs3.{secrets.token_hex(8)}.part")
         with self._undone_on_failure(landing, body, leaves_stub=True):
-            self._send(self._gateway.initiate_upload(landing, len(body)), body, landing, {}, read_back=read_back)
-            if not overwrite and self._namespace.present(reference) is not None:
+            self._send(self._gateway.initiate_upload(landing, len(body)), body, landing, {}, options)
+            if not options.overwrite and self._namespace.present(reference) is not None:
                 # Move would replace it; the time since the first look was that of the whole upload.
                 raise errors.AlreadyExists(
                     "a file of this name appeared meanwhile", operation="Move", target=str(reference)
@@ -90,14 +101,13 @@ class Uploads:
         reference: Reference,
         present: FileInfo | None,
         headers: Mapping[str, str],
-        *,
-        read_back: bool,
+        options: Options,
     ) -> None:
         """Land under the name itself, where the server shows only whole uploads (OpenCloud)."""
         tickets = self._gateway.initiate_upload(reference, len(body), only_new=present is None, headers=headers)
         # Undo only what this call made: if_not_exist would have refused a name that was somebody else's.
         with self._undone_on_failure(reference, body) if present is None else contextlib.nullcontext():
-            self._send(tickets, body, reference, headers, read_back=read_back)
+            self._send(tickets, body, reference, headers, options)
 
     def _send(
         self,
@@ -105,8 +115,7 @@ class Uploads:
         body: UploadBody,
         landing: Reference,
         headers: Mapping[str, str],
-        *,
-        read_back: bool,
+        options: Options,
     ) -> None:
         """PUT, then compare what is there with what was sent.
 
@@ -115,7 +124,7 @@ class Uploads:
         lost = None
         # OpenCloud has made an empty file at Initiate already, and answers a PUT of nothing with 400.
         if len(body) or self._endpoint.stores_paths:
-            lost = self._put(tickets, body, landing, headers)
+            lost = self._put(tickets, body, landing, headers, options)
         sent = body.digests.hexdigests()
         try:
             info = self._namespace.settled(landing, size=len(body), within_s=_LATE_COMMIT_S if lost else 0.0)
@@ -131,9 +140,9 @@ class Uploads:
                     target=str(landing),
                 ) from error
             raise
-        if read_back and not sent.keys() & info.checksums.keys():
+        if options.read_back and not sent.keys() & info.checksums.keys():
             stored = Digests(sent)
-            self._downloads.fetch(info, stored.update)
+            self._downloads.fetch(info, stored.update, idle_timeout_s=options.idle_timeout_s)
             compare(
                 replace(info, checksums=stored.hexdigests(), size=stored.byte_count),
                 len(body),
@@ -142,7 +151,12 @@ class Uploads:
             )
 
     def _put(
-        self, tickets: Collection[Ticket], body: UploadBody, landing: Reference, headers: Mapping[str, str]
+        self,
+        tickets: Collection[Ticket],
+        body: UploadBody,
+        landing: Reference,
+        headers: Mapping[str, str],
+        options: Options,
     ) -> errors.CS3Error | None:
         """PUT, once more where the access token died between ticket and PUT.
 
@@ -151,7 +165,12 @@ class Uploads:
         used = self._tokens.get()
         for last in (False, True):
             try:
-                self._data.put(pick_ticket(tickets, ("simple",), landing), body, target=str(landing))
+                self._data.put(
+                    pick_ticket(tickets, ("simple",), landing),
+                    body,
+                    target=str(landing),
+                    idle_timeout_s=options.idle_timeout_s,
+                )
             except errors.Unauthenticated:
                 if last:
                     raise

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from http import HTTPStatus
+from typing import TypeVar
 
 from rucio_cs3.sandbox.cloud.http_server import Exchange
 from rucio_cs3.sandbox.cloud.state import CloudState
@@ -17,6 +18,8 @@ from rucio_cs3.sandbox.cloud.uploads import UploadSession
 
 # Both lines: ownCloud's own status for a checksum that does not match.
 CHECKSUM_MISMATCH = 419
+
+Block = TypeVar("Block", bytes, memoryview)
 
 
 class DiskFull(Exception):
@@ -32,7 +35,7 @@ def store(exchange: Exchange, session: UploadSession) -> int:
     state = exchange.state
     with session.lock:
         try:
-            blocks = _within_disk(state, session, exchange.receive_blocks())
+            blocks = within_disk(state, session, exchange.receive_blocks())
             session.append(blocks, flip_byte=exchange.fault_is("flip-byte"))
         except DiskFull:
             # Reva v3.12.1 (code): a write error ends the upload before it is finished: 500, nothing visible.
@@ -46,7 +49,11 @@ def store(exchange: Exchange, session: UploadSession) -> int:
         return finish(state, session)
 
 
-def _within_disk(state: CloudState, session: UploadSession, blocks: Iterator[memoryview]) -> Iterator[memoryview]:
+def within_disk(state: CloudState, session: UploadSession, blocks: Iterator[Block]) -> Iterator[Block]:
+    """Hand blocks on while they fit on a V3 cloud's disk.
+
+    :raises DiskFull: when they do not any more.
+    """
     if not state.v3 or state.quota_bytes is None:
         # OpenCloud looks at the quota when the upload is initiated, not here.
         yield from blocks

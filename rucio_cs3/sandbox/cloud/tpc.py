@@ -140,7 +140,13 @@ def _store(
     cut = next((one.number for one in (inner_put, inner_get) if one is not None and one.kind == "cut-after"), None)
     flip = inner_put is not None and inner_put.kind == "flip-byte"
     try:
-        session.append(_counted(exchange, report, _body(response, cut)), flip_byte=flip)
+        blocks = storing.within_disk(state, session, _counted(exchange, report, _body(response, cut)))
+        session.append(blocks, flip_byte=flip)
+    except storing.DiskFull:
+        # Like a refused inner PUT: nothing is stored, and it is success all the same.
+        state.uploads.drop(session)
+        report.finish(SUCCESS)
+        return
     except _PeerBroke:
         # The inner PUT is cut with the source: a stub becomes visible, and no last line is written.
         storing.finish(state, session)
