@@ -20,7 +20,7 @@ from rucio.rse.protocols.protocol import RSEProtocol
 
 from rucio_cs3 import rses
 from rucio_cs3.cs3 import POOL, CS3Storage, Endpoint, FileInfo, Reference, errors
-from rucio_cs3.cs3.reference import SCHEMES, WebDAVBase, encode_path
+from rucio_cs3.cs3.reference import WebDAVBase, encode_path
 
 #: Ending of the name that Rucio uploads to before it renames (uploadclient.py, rsemanager.py of Rucio 41.5.1).
 UPLOAD_SUFFIX = ".rucio.upload"
@@ -118,8 +118,11 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
 
     def http_url(self, pfn: str) -> str:
         """The ``https`` or ``http`` URL of a PFN of any scheme."""
-        scheme, separator, rest = pfn.partition("://")
-        return f"{'https' if SCHEMES[scheme] else 'http'}{separator}{rest}"
+        with _rucio_exceptions():
+            base = WebDAVBase.parse(self._server_url(self.attributes["scheme"]))
+            # Through the reference, so that port 0, upper-case schemes and unencoded characters come out as a
+            # URL that other servers understand too.
+            return base.url(base.reference(pfn))
 
     # -- connection ----------------------------------------------------------------------------------------
 
@@ -248,7 +251,20 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         :raises SourceNotFound: when it is not there, and only then.
         """
         with _rucio_exceptions():
-            self.storage.delete_file(self.reference(path))
+            reference = self.reference(path)
+            try:
+                self.storage.delete_file(reference)
+            except errors.NotFound as error:
+                # Of a space that is not ours (any more), a wrong cs3_root or a disk that is not mounted, servers
+                # of both lines say NOT_FOUND of every file, and Rucio would forget all that is there.
+                if not self.storage.exists(self._prefix_reference):
+                    raise errors.Unavailable(
+                        f"RSE {self.rse['rse']}: not even the prefix's folder {self._prefix_reference} is there, so "
+                        "nothing can be said of its files; check cs3_root, the account's access and the disk",
+                        operation="Delete",
+                        target=str(reference),
+                    ) from error
+                raise
 
     def rename(self, path: str, new_path: str) -> None:
         """Give the file of PFN ``path`` the PFN ``new_path``; folders are made.
@@ -265,7 +281,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         Of a space without a limit the unused are :data:`UNLIMITED_BYTES`, and the total is that and the used.
         """
         with _rucio_exceptions():
-            reference = self.endpoint.webdav.reference(self._server_url(self.attributes["scheme"], prefix=True))
+            reference = self._prefix_reference
             if not self.storage.exists(reference):
                 # Before the first upload there is no folder yet; its quota is that of the whole base.
                 reference = Reference(reference.root)
@@ -273,6 +289,11 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         if quota.remaining_bytes is None:
             return quota.used_bytes + UNLIMITED_BYTES, UNLIMITED_BYTES
         return quota.used_bytes + quota.remaining_bytes, quota.remaining_bytes
+
+    @property
+    def _prefix_reference(self) -> Reference:
+        """The folder that all files of this RSE are below."""
+        return self.endpoint.webdav.reference(self._server_url(self.attributes["scheme"], prefix=True))
 
     @property
     def _verifies(self) -> bool:

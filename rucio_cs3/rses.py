@@ -126,7 +126,8 @@ def credentials(rse_settings: Mapping[str, Any], given: Mapping[str, Any] | None
     4. Rucio's ``rse-accounts.cfg``: JSON, keyed by RSE id or name;
     5. section ``[cs3:<RSE>]`` of ``rucio.cfg``.
 
-    All are bound to one RSE, so that a password cannot reach another cloud than its own.
+    All are bound to one RSE, so that a password cannot reach another cloud than its own. (In the environment
+    ``SITE-A`` and ``SITE_A`` are one name; a Rucio with both uses the other places.)
 
     :raises ConfigurationError: naming RSE and place, when there is nothing, or it is incomplete.
     """
@@ -153,7 +154,8 @@ def rse_attributes(rse_settings: Mapping[str, Any]) -> Mapping[str, Any]:
 
     :raises RucioException: when Rucio cannot be asked.
     """
-    key = (os.getpid(), str(rse_settings["rse"]))
+    # By id: in a multi-VO Rucio two RSEs may have one name.
+    key = (os.getpid(), str(rse_settings.get("id") or rse_settings["rse"]))
     known = _attributes.get(key)
     if known is not None and time.monotonic() - known[0] < _ATTRIBUTES_TTL_S:
         return known[1]

@@ -162,6 +162,9 @@ def transfer_one(
         _refuse_same_place(source, source.reference(job.source_url), destination, landing)
         if _clear_the_way(job, source, destination, landing, claim):
             return Outcome(state=State.DONE)
+        # Over CS3 a token that the source no longer accepts is found and replaced; over COPY nobody would notice,
+        # and all transfers from there would fail until the token's own end. It also finds what is missing.
+        source.storage.stat(source.reference(job.source_url))
     except (RequestGone, ClaimLost) as exc:
         return Outcome(state=State.ABANDONED, reason=str(exc))
     except errors.CS3Error as exc:
@@ -194,18 +197,11 @@ def find_fault(job: Job, storage: Storage, reference: Reference, info: FileInfo)
             operation="Stat",
             target=target,
         )
-    wanted = {
-        name: value
-        for name, given in (("adler32", job.adler32), ("md5", job.md5))
-        if given and (value := normalise(name, given)) is not None
-    }
-    proof = storage.endpoint.proof
-    if not wanted or proof == "size":
+    if not _compares_content(job, storage, info):
         return None
+    wanted = _wanted(job)
     found = {name: info.checksums[name] for name in wanted if name in info.checksums}
     if not found:
-        if proof == "server" or not job.read_back:
-            return None
         name = next(iter(wanted))
         found = {name: storage.checksum(reference, name)}
     for name, value in found.items():
@@ -218,9 +214,30 @@ def find_fault(job: Job, storage: Storage, reference: Reference, info: FileInfo)
     return None
 
 
+def _compares_content(job: Job, storage: Storage, info: FileInfo) -> bool:
+    """Whether the endpoint's ``proof`` looks at more than the size of a file."""
+    wanted = _wanted(job)
+    if not wanted or storage.endpoint.proof == "size":
+        return False
+    return bool(wanted.keys() & info.checksums.keys()) or (storage.endpoint.proof == "read" and job.read_back)
+
+
+def _wanted(job: Job) -> dict[str, str]:
+    """The checksums of Rucio's catalogue, by algorithm."""
+    return {
+        name: value
+        for name, given in (("adler32", job.adler32), ("md5", job.md5))
+        if given and (value := normalise(name, given)) is not None
+    }
+
+
 def _refuse_same_place(source: Side, taken: Reference, destination: Side, landing: Reference) -> None:
     """Two RSEs over one folder: the "leftover" to delete would be the source itself."""
-    if taken == landing and source.storage.endpoint.gateway == destination.storage.endpoint.gateway:
+    one, other = source.storage.endpoint, destination.storage.endpoint
+    same_url = one.webdav.url(taken) == other.webdav.url(landing)
+    # By text: /localfs + d/x and /localfs/d + x are one place.
+    same_path = one.gateway == other.gateway and str(taken) == str(landing)
+    if same_url or same_path:
         raise errors.InvalidRequest("source and destination are the same file", operation="COPY", target=str(landing))
 
 
@@ -233,17 +250,24 @@ def _clear_the_way(job: Job, source: Side, destination: Side, landing: Reference
         storage.make_directories(landing.parent)
         return False
     fault = find_fault(job, storage, landing, standing)
-    if fault is None:
+    if fault is None and _compares_content(job, storage, standing):
         _log.info("%s: %s is there already, and right", job.request_id, landing)
         return True
-    if standing.is_directory:
+    if fault is not None and standing.is_directory:
         # Delete is recursive in CS3; whoever made a folder here has to undo it.
         raise fault
     # A wrong file is better than none where there is nothing to replace it with.
-    source.storage.stat(source.reference(job.source_url))
+    origin = source.storage.stat(source.reference(job.source_url))
+    if origin.etag and (origin.etag, origin.size) == (standing.etag, standing.size):
+        # Under two names of one server, say: what is to be removed would be the source itself.
+        raise errors.InvalidRequest(
+            "source and destination look like the same file", operation="COPY", target=str(landing)
+        )
     claim.allow_removal()
     claim.check()
-    _log.warning("%s: removing what an earlier attempt left at %s: %s", job.request_id, landing, fault)
+    # The right size alone is no reason to keep it: it may be the very file that somebody declared bad.
+    why = fault or "only its size could be compared"
+    _log.warning("%s: removing what an earlier attempt left at %s: %s", job.request_id, landing, why)
     storage.delete(landing)
     return False
 

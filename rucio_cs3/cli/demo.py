@@ -79,14 +79,18 @@ def command(directory: Path | None, clouds: str, keep: bool, as_json: bool) -> N
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console(stderr=as_json, highlight=False)
     telling = _Telling(console)
+    chosen = _chosen_files(directory) if directory else None
     try:
         with tempfile.TemporaryDirectory(prefix="rucio-cs3-demo-") as work:
-            _tell(telling, Path(work), _chosen_files(directory) if directory else None, clouds, keep=keep)
+            _tell(telling, Path(work), chosen, clouds, keep=keep)
     except (StoryError, RucioCommandError, RucioUnavailable, RevaUnavailable, ProcessError) as error:
         telling.failed(str(error))
     except KeyboardInterrupt:
         telling.failed("interrupted")
         sys.exit(130)
+    except SystemExit:
+        telling.failed("terminated")
+        raise
     finally:
         telling.summary()
         if as_json:

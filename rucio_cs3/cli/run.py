@@ -12,6 +12,7 @@ import sysconfig
 from pathlib import Path
 
 import click
+from rucio.common.exception import ConfigLoadingError, ConfigNotFound
 
 from rucio_cs3.policy import register
 
@@ -33,4 +34,12 @@ def command(program: str, arguments: tuple[str, ...]) -> None:
         raise click.UsageError(f"{program} is no command of the Rucio that is installed with this package")
     sys.argv = [str(script), *arguments]
     register()
-    runpy.run_path(str(script), run_name="__main__")
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except ModuleNotFoundError as exc:
+        if not (exc.name or "").startswith("rucio."):
+            raise
+        # The wheel rucio-clients ships the daemons' scripts, too, but not what they need.
+        raise click.ClickException(f"{program} needs Rucio's server; run: pip install 'rucio-cs3[server]'") from exc
+    except (ConfigNotFound, ConfigLoadingError) as exc:
+        raise click.ClickException(f"Rucio cannot be used here: {exc}") from exc

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import copy
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -94,11 +96,13 @@ def read_secret_file(path: Path) -> str:
     """
     try:
         with path.open("rb") as file:
-            mode = path.stat().st_mode
+            status = os.fstat(file.fileno())
             content = file.read(_SECRET_MAX_BYTES + 1)
     except OSError as exc:
         raise errors.ConfigurationError(f"secret file {path} cannot be read: {exc.strerror}") from exc
-    if mode & 0o077:
+    mode = status.st_mode
+    # Root's files may be readable by a group, as PostgreSQL allows it, too: so Kubernetes mounts secrets.
+    if mode & (0o037 if status.st_uid == 0 else 0o077):
         raise errors.ConfigurationError(f"secret file {path} can be read by other users; run: chmod 600 {path}")
     if len(content) > _SECRET_MAX_BYTES:
         raise errors.ConfigurationError(f"secret file {path} is larger than {_SECRET_MAX_BYTES} bytes")
@@ -146,16 +150,28 @@ class TokenSource:
         self._authenticate = authenticate
         self._lock = threading.Lock()
         self._current: Credential | None = None
+        self._failures = 0
+        self._failure: errors.CS3Error | None = None
 
     def get(self) -> Credential:
         """The current credential, renewed when it nears its end."""
         current = self._current
         if current is not None and not current.needs_renewal(time.time()):
             return current
+        seen = self._failures
         with self._lock:
             current = self._current
-            if current is None or current.needs_renewal(time.time()):
+            if current is not None and not current.needs_renewal(time.time()):
+                return current
+            if self._failures != seen and self._failure is not None:
+                # A login that began no earlier than our call has just failed: to try again one after another
+                # would let the last of many threads wait for all of them.
+                raise copy.copy(self._failure)
+            try:
                 current = self._current = self._authenticate()
+            except errors.CS3Error as error:
+                self._failures, self._failure = self._failures + 1, error
+                raise
             return current
 
     def invalidate(self, used: Credential) -> None:

@@ -27,7 +27,7 @@ class Timeouts:
     """How long to wait, in seconds. There is no limit on a whole upload or download, only on silence.
 
     :param call_s: deadline of one gRPC call.
-    :param operation_s: deadline of one operation with all its retries.
+    :param operation_s: deadline of one call with all its retries; a login that it needs has its own.
     :param connect_s: for a TCP and TLS connection.
     :param idle_s: longest silence on a data connection. A server that syncs a large file to disk
         after the last byte is silent meanwhile, so this is minutes rather than seconds.
@@ -62,7 +62,7 @@ class Endpoint:
         name; the access token is sent to no other.
     :param landing: ``temporary``: uploads go to a hidden sibling and are moved to the final name when
         proven (the CERNBox line shows a cut upload under its name); ``direct``: the server makes
-        uploads visible only when whole (OpenCloud); None decides by the kind of root.
+        uploads visible only when whole (OpenCloud; refused for paths); None decides by the kind of root.
     :param proof: how uploads and transfers are proven after the size: ``server`` the server's own checksum
         where it keeps one, and nothing more where it does not; ``read`` the server's, and where it keeps
         none a read of the whole file; ``size`` nothing more.
@@ -82,6 +82,11 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         host, _ = split_address(self.gateway, f"{self.name}: gateway")
+        if self.landing == "direct" and self.stores_paths:
+            # Reva v3.12.1 local was seen to; for its other drivers nobody has looked.
+            raise errors.ConfigurationError(
+                f"{self.name}: landing direct is for spaces only; servers with paths show cut uploads under their name"
+            )
         if self.ca_bundle is not None and not self.ca_bundle.is_file():
             raise errors.ConfigurationError(f"{self.name}: ca_bundle {self.ca_bundle} is no file")
         if self.allow_plaintext:
@@ -127,7 +132,7 @@ class Endpoint:
         """
         try:
             parts = urlsplit(url)
-            host = parts.hostname or ""
+            host, _ = parts.hostname or "", parts.port  # a port that is none is found only when it is asked for
         except ValueError as exc:
             raise errors.ProtocolViolation(f"{self.name}: the ticket's URL is none: {exc}") from exc
         if "\\" in url or "@" in parts.netloc:
@@ -135,7 +140,7 @@ class Endpoint:
             raise errors.ProtocolViolation(f"{self.name}: the ticket's URL has a user or a backslash in its host")
         if parts.scheme not in ("http", "https") or not host:
             raise errors.ProtocolViolation(f"{self.name}: the ticket names {parts.scheme}://{host}, no HTTP server")
-        allowed = {self.gateway_host, self.webdav.host, *self.data_hosts}
+        allowed = {self.gateway_host, self.webdav.host, *(name.lower() for name in self.data_hosts)}
         if host not in allowed:
             raise errors.ProtocolViolation(
                 f"{self.name}: the ticket sends data to host {host}, which is none of {', '.join(sorted(allowed))}; "
@@ -156,7 +161,7 @@ def split_address(address: str, where: str) -> tuple[str, int]:
         host, port = parts.hostname, parts.port
     except ValueError:
         host = port = None
-    if not host or not port or parts.path or parts.username:
+    if not host or not port or f"{parts.path}{parts.query}{parts.fragment}" or "@" in address:
         raise errors.ConfigurationError(f"{where} must be host:port such as cernbox.example.org:9142, not {address!r}")
     return host, port
 

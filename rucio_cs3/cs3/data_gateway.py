@@ -9,8 +9,10 @@ every failure once.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import http.cookiejar
 import logging
+import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -93,33 +95,42 @@ class HTTPClient:
                 yield response
 
 
-class _Adapter(HTTPAdapter):
-    """Limits the silence while a body is being sent as well.
+class _PatientSending:
+    """Mixed into a connection: limits the silence while a body is being sent by the idle timeout.
 
-    urllib3 (1.26 and 2) sends the body under the *connect* timeout and sets the read timeout only then; a
-    server that flushes to disk, or a link that needs more than that for one piece, would be cut off.
+    urllib3 (1.26 and 2) sends the body under the *connect* timeout and sets the read timeout only then, on a
+    new connection and on a kept one; a server that flushes to disk, or a link that needs more than that for
+    one piece, would be cut off.
     """
+
+    #: Seconds.
+    idle_s: float
+    sock: Any
+
+    def connect(self) -> None:
+        super().connect()  # type: ignore[misc]
+        self.sock.settimeout(self.idle_s)
+
+    def endheaders(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is not None:
+            self.sock.settimeout(self.idle_s)
+        super().endheaders(*args, **kwargs)  # type: ignore[misc]
+
+
+class _Adapter(HTTPAdapter):
+    """An adapter whose connections send with :class:`_PatientSending`."""
 
     def limit_silence(self, idle_s: float) -> None:
         """Set the timeout of connections that are made from now on, in seconds."""
-
-        class Plain(urllib3.connection.HTTPConnection):
-            def connect(self) -> None:
-                super().connect()  # type: ignore[no-untyped-call]
-                self.sock.settimeout(idle_s)
-
-        class Secure(urllib3.connection.HTTPSConnection):
-            def connect(self) -> None:
-                super().connect()  # type: ignore[no-untyped-call]
-                self.sock.settimeout(idle_s)
-
-        class PlainPool(urllib3.HTTPConnectionPool):
-            ConnectionCls = Plain
-
-        class SecurePool(urllib3.HTTPSConnectionPool):
-            ConnectionCls = Secure
-
-        self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+        limit = {"idle_s": idle_s}
+        pools: dict[str, type[urllib3.HTTPConnectionPool]] = {}
+        for scheme, connection, pool in (
+            ("http", urllib3.connection.HTTPConnection, urllib3.HTTPConnectionPool),
+            ("https", urllib3.connection.HTTPSConnection, urllib3.HTTPSConnectionPool),
+        ):
+            patient = type("PatientConnection", (_PatientSending, connection), limit)
+            pools[scheme] = type("PatientPool", (pool,), {"ConnectionCls": patient})
+        self.poolmanager.pool_classes_by_scheme = pools
 
 
 class DataGateway:
@@ -134,10 +145,11 @@ class DataGateway:
         self._http = http
         self._credential = credential
 
-    def put(self, ticket: Ticket, body: UploadBody, *, target: str, idle_timeout_s: float | None = None) -> None:
+    def put(self, ticket: Ticket, body: UploadBody, *, target: str, idle_timeout_s: float | None = None) -> str:
         """Send a body by a ``simple`` ticket, once.
 
         :param idle_timeout_s: longest wait for the answer, where shorter than the endpoint's.
+        :returns: the etag of what was stored, as the server says; empty where it does not (Reva v3.12.1).
         :raises TransferInterrupted: when the connection ended early; whether the server has it all is open.
         :raises ChecksumMismatch: when the server compared a checksum (HTTP 419).
         """
@@ -157,6 +169,7 @@ class DataGateway:
             # OpenCloud answers 206 to what it did not store; only these mean "stored".
             if response.status_code not in (200, 201, 204):
                 raise http_error(response, "PUT", target)
+            etag = response.headers.get("ETag", "")
             _drain(response)
         if body.digests.byte_count < size:
             # urllib3 reads the answer of a server that closed the connection while the body was being sent.
@@ -165,6 +178,7 @@ class DataGateway:
                 operation="PUT",
                 target=target,
             )
+        return etag
 
     def get(
         self,
@@ -305,6 +319,12 @@ def _reason(exc: BaseException) -> str:
             return following.strerror
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
+        if isinstance(cause, http.client.RemoteDisconnected):
+            # urllib3 1.26 raises it while it handles a TypeError of its own, which says nothing.
+            return "it was closed without an answer"
+        if isinstance(cause, ssl.SSLError) or (isinstance(cause, urllib3.exceptions.SSLError) and cause.args):
+            inner = cause if isinstance(cause, ssl.SSLError) else cause.args[0]
+            return str(getattr(inner, "verify_message", "") or getattr(inner, "reason", "") or type(inner).__name__)
         if following is None:
             break
         cause = following

@@ -274,6 +274,10 @@ def _open_channel(endpoint: Endpoint) -> Any:
         ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
         ("grpc.enable_retries", 0),  # the one retry layer is ours
         ("grpc.enable_http_proxy", 0),  # like trust_env=False on the HTTP side
+        # gRPC's own limit is 120 s between two attempts to connect, all subchannels of the process alike: a
+        # gateway that is back would stay "unavailable", which costs the RSE strikes at the reaper.
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 1000),
     ]
     if not endpoint.gateway_tls:
         return grpc.insecure_channel(endpoint.gateway, options=options)

@@ -96,6 +96,9 @@ class Namespace:
 
     def delete(self, reference: Reference) -> None:
         """See :meth:`rucio_cs3.cs3.storage.CS3Storage.delete`."""
+        if not reference.path:
+            # OpenCloud would empty the whole space; Reva refuses its mount.
+            raise errors.InvalidRequest("is the root of the storage", operation="Delete", target=str(reference))
         try:
             self._gateway.delete(reference)
         except OPEN_OUTCOME as error:

@@ -19,7 +19,12 @@ class StoragePool:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        # Another thread may hold the lock at the moment of a fork, and does not exist in the child.
+        os.register_at_fork(after_in_child=self._renew_lock)
         self._storages: dict[tuple[int, Endpoint, CredentialProvider], CS3Storage] = {}
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()
 
     def get(self, endpoint: Endpoint, provider: CredentialProvider) -> CS3Storage:
         """The storage for an endpoint and an identity; do not close it."""

@@ -135,6 +135,7 @@ class CS3Storage:
         """Delete a file, or a folder with all in it, into the recycle bin.
 
         :raises NotFound: when nothing is there.
+        :raises InvalidRequest: for the root, which is never deleted.
         """
         self._namespace.delete(reference)
 
@@ -170,6 +171,8 @@ class CS3Storage:
 
         Size and checksums are counted while sending and compared with what the server then says. Missing
         folders are made. On any failure nothing new stands under the name, and what stood there stays.
+        Reva v3.12.1 has no condition for its Move, so of two that upload to one new name at the same moment
+        the later replaces the earlier there.
 
         :param overwrite: replace what stands there; otherwise that is an error.
         :param read_back: where the server keeps no checksum, fetch the file again and compare.

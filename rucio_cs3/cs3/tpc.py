@@ -24,8 +24,8 @@ _LINE_MAX_BYTES = 8192
 #: Most stripes whose bytes are added up.
 _STRIPES_MAX = 1024
 
-_STRIPE = re.compile(r"stripe? index:\s*(\d+)")
-_BYTES = re.compile(r"stripe? bytes transferred:\s*(\d+)")
+_STRIPE = re.compile(r"stripe? index:\s*(\d{1,18})\b")
+_BYTES = re.compile(r"stripe? bytes transferred:\s*(\d{1,18})\b")
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,20 @@ class Options:
     idle_timeout_s: float | None
 
 
+@dataclass
+class _Landed:
+    """What became of an upload under the name itself.
+
+    :param only_new: the name was free when it began, and must be still for any further ticket.
+    :param etag: what the server gave to what it stored; empty while nothing is stored, or where it gives none.
+    :param lost: the error that hid the answer to the Initiate of an empty file.
+    """
+
+    only_new: bool = False
+    etag: str = ""
+    lost: errors.CS3Error | None = None
+
+
 class Uploads:
     """Sends files to one endpoint; safe for many threads."""
 
@@ -87,7 +101,7 @@ class Uploads:
         """Land on a hidden sibling, prove it, then move it to the name (the CERNBox line)."""
         landing = reference.sibling(f".rucio-cs3.{secrets.token_hex(8)}.part")
         with self._undone_on_failure(landing, body, leaves_stub=True):
-            self._send(self._gateway.initiate_upload(landing, len(body)), body, landing, {}, options)
+            self._send(self._gateway.initiate_upload(landing, len(body)), body, landing, {}, options, _Landed())
             if not options.overwrite and self._namespace.present(reference) is not None:
                 # Move would replace it; the time since the first look was that of the whole upload.
                 raise errors.AlreadyExists(
@@ -104,10 +118,20 @@ class Uploads:
         options: Options,
     ) -> None:
         """Land under the name itself, where the server shows only whole uploads (OpenCloud)."""
-        tickets = self._gateway.initiate_upload(reference, len(body), only_new=present is None, headers=headers)
-        # Undo only what this call made: if_not_exist would have refused a name that was somebody else's.
-        with self._undone_on_failure(reference, body) if present is None else contextlib.nullcontext():
-            self._send(tickets, body, reference, headers, options)
+        landed = _Landed(only_new=present is None)
+        try:
+            tickets = self._gateway.initiate_upload(reference, len(body), only_new=landed.only_new, headers=headers)
+        except OPEN_OUTCOME as error:
+            if len(body):
+                raise
+            # An empty file is made by Initiate alone: a lost answer is that of the whole upload.
+            tickets, landed.lost = [], error
+        try:
+            self._send(tickets, body, reference, headers, options, landed)
+        except BaseException:
+            if present is None:
+                self._remove_if_ours(reference, landed)
+            raise
 
     def _send(
         self,
@@ -116,15 +140,16 @@ class Uploads:
         landing: Reference,
         headers: Mapping[str, str],
         options: Options,
+        landed: _Landed,
     ) -> None:
         """PUT, then compare what is there with what was sent.
 
         :param headers: those of the tickets, should new ones be needed.
         """
-        lost = None
+        lost = landed.lost
         # OpenCloud has made an empty file at Initiate already, and answers a PUT of nothing with 400.
         if len(body) or self._endpoint.stores_paths:
-            lost = self._put(tickets, body, landing, headers, options)
+            lost = self._put(tickets, body, landing, headers, options, landed)
         sent = body.digests.hexdigests()
         try:
             info = self._namespace.settled(landing, size=len(body), within_s=_LATE_COMMIT_S if lost else 0.0)
@@ -157,6 +182,7 @@ class Uploads:
         landing: Reference,
         headers: Mapping[str, str],
         options: Options,
+        landed: _Landed,
     ) -> errors.CS3Error | None:
         """PUT, once more where the access token died between ticket and PUT.
 
@@ -165,7 +191,7 @@ class Uploads:
         used = self._tokens.get()
         for last in (False, True):
             try:
-                self._data.put(
+                landed.etag = self._data.put(
                     pick_ticket(tickets, ("simple",), landing),
                     body,
                     target=str(landing),
@@ -177,7 +203,7 @@ class Uploads:
                 self._tokens.invalidate(used)
                 body.rewind()
                 # A session is never used twice: OpenCloud appends to it.
-                tickets = self._gateway.initiate_upload(landing, len(body), headers=headers)
+                tickets = self._gateway.initiate_upload(landing, len(body), only_new=landed.only_new, headers=headers)
             except OPEN_OUTCOME as error:
                 if body.digests.byte_count < len(body):
                     raise
@@ -187,6 +213,22 @@ class Uploads:
             else:
                 return None
         return None
+
+    def _remove_if_ours(self, reference: Reference, landed: _Landed) -> None:
+        """Remove what this upload stored under the name itself, and nothing that somebody else stored there.
+
+        ``if_not_exist`` is looked at when the ticket is given, not when the bytes are committed, so another
+        upload may have taken the name meanwhile. A cut PUT leaves nothing at this line, so without an etag
+        there is nothing of ours.
+        """
+        try:
+            standing = self._namespace.present(reference)
+            if standing is not None and landed.etag and standing.etag == landed.etag:
+                self._gateway.delete(reference)
+            elif standing is not None:
+                _log.warning("%s: %s is not known to be of this upload, so it stays", self._endpoint.name, reference)
+        except errors.CS3Error as error:
+            _log.warning("%s: could not remove the unfinished upload %s: %s", self._endpoint.name, reference, error)
 
     @contextlib.contextmanager
     def _undone_on_failure(self, landing: Reference, body: UploadBody, *, leaves_stub: bool = False) -> Iterator[None]:

@@ -19,13 +19,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import grpc
 from cs3.gateway.v1beta1 import gateway_api_pb2, gateway_api_pb2_grpc
 from cs3.rpc.v1beta1 import code_pb2
 
+from rucio_cs3.sandbox.lifecycle import Startable
 from rucio_cs3.sandbox.ports import LOOPBACK, free_ports
 from rucio_cs3.sandbox.processes import ChildProcess
 
@@ -81,7 +81,7 @@ def find_revad() -> Path | None:
     return beside if _is_executable(beside) else None
 
 
-class RevaSite:
+class RevaSite(Startable):
     """One Reva site on 127.0.0.1 with ports, secrets and a data directory of its own.
 
     Two sites can run at once and copy files between each other (HTTP-TPC needs no common secret, only a token of
@@ -206,19 +206,6 @@ class RevaSite:
             self._process.stop()
         if self._temporary:
             shutil.rmtree(self.directory, ignore_errors=True)
-
-    def __enter__(self) -> RevaSite:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _is_ready(self) -> bool:
         return self._http_answers() and self._can_log_in()

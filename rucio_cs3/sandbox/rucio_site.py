@@ -23,9 +23,9 @@ import urllib.request
 from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
+from rucio_cs3.sandbox.lifecycle import Startable
 from rucio_cs3.sandbox.ports import LOOPBACK, free_port
 from rucio_cs3.sandbox.processes import ChildProcess
 
@@ -110,7 +110,7 @@ def rucio_is_installed() -> bool:
     return all(find_spec(name) is not None for name in ("rucio", "alembic", "sqlalchemy", "gunicorn"))
 
 
-class RucioSite:
+class RucioSite(Startable):
     """One Rucio with a database of its own, on 127.0.0.1.
 
     :param directory: RUCIO_HOME; kept on stop. A temporary one that is removed on stop if None.
@@ -220,19 +220,6 @@ class RucioSite:
             self._server.stop()
         if self._temporary:
             shutil.rmtree(self.directory, ignore_errors=True)
-
-    def __enter__(self) -> RucioSite:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     # --- commands and daemons -----------------------------------------------------------------------------------
 

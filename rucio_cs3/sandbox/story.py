@@ -192,7 +192,8 @@ class Story:
 
     def download(self, folder: Path) -> None:
         """``rucio download`` of the dataset from the destination."""
-        self.rucio.rucio("download", "--rses", self.destination.name, "--dir", folder, self.dataset)
+        # Verbose, because Rucio says why a download failed at DEBUG only.
+        self.rucio.rucio("-v", "download", "--rses", self.destination.name, "--dir", folder, self.dataset)
 
     def compare(self, files: Sequence[Path], folder: Path) -> None:
         """Each downloaded file is the uploaded one, byte for byte."""

@@ -230,3 +230,32 @@ def test_c214_the_server_states_another_checksum(spaces: Place) -> None:
     spaces.fault("gateway.Stat", "wrong-checksum", times=3)
     with fails(attempt, errors.ChecksumMismatch, "PUT", str(attempt.target)):
         attempt.upload()
+
+
+def test_c215_another_upload_that_was_faster_survives(place: Place) -> None:
+    """What is undone is what this upload made, and never what somebody else was told is done."""
+    target, theirs = place.file("contested"), place.local_file(b"theirs", "theirs.bin")
+    mine = place.local_file(content(3 * 1024 * 1024), "mine.bin")
+
+    def somebody_else_is_faster(_: int) -> None:
+        place.storage.upload(theirs, target)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        place.storage.upload(mine, target, progress=somebody_else_is_faster)
+    assert place.names() == ["contested"]
+    assert place.stored(target) == b"theirs"
+
+
+def test_c216_a_lost_answer_for_an_empty_file_is_resolved_by_a_look(spaces: Place) -> None:
+    spaces.fault("gateway.InitiateFileUpload", "lost-answer")
+    moved = spaces.storage.upload(spaces.local_file(b""), spaces.file("empty"))
+    assert moved.checksums == {"adler32": "00000001"}
+    assert spaces.names() == ["empty"]
+
+
+def test_c217_an_empty_file_that_did_not_arrive_is_an_error(spaces: Place) -> None:
+    spaces.fault("gateway.InitiateFileUpload", "grpc:UNAVAILABLE")
+    with pytest.raises(errors.Unavailable):
+        spaces.storage.upload(spaces.local_file(b""), spaces.file("empty"))
+    assert spaces.names() == []

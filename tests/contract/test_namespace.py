@@ -7,7 +7,7 @@ import threading
 import pytest
 from cs3.rpc.v1beta1 import code_pb2
 
-from rucio_cs3.cs3 import errors
+from rucio_cs3.cs3 import Reference, errors
 from tests.contract.place import Place, content
 
 CODES = sorted(set(code_pb2.Code.keys()) - {"CODE_OK"})
@@ -220,3 +220,10 @@ def test_c423_deleting_a_file_spares_folders(place: Place) -> None:
     assert not place.storage.exists(inner)
     with pytest.raises(errors.NotFound):
         place.storage.delete_file(inner)
+
+
+def test_c424_the_root_is_never_deleted(place: Place) -> None:
+    file = place.put("file", b"x")
+    with pytest.raises(errors.InvalidRequest, match="is the root of the storage"):
+        place.storage.delete(Reference(place.storage.endpoint.root))
+    assert place.stored(file) == b"x"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -65,7 +66,7 @@ def test_a_secret_file_is_read_at_each_use(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "mode", "words"),
     [
-        (b"x", 0o640, "chmod 600"),
+        (b"x", 0o660, "chmod 600"),
         (b"x", 0o604, "chmod 600"),
         (b" \n", 0o600, "is empty"),
         (b"\xff\xfe", 0o600, "not UTF-8"),
@@ -190,6 +191,35 @@ def test_many_threads_make_one_login() -> None:
     assert len({id(credential) for credential in got}) == 1
 
 
+def test_threads_that_waited_for_a_failed_login_share_its_failure() -> None:
+    """To try again one after another would let the last of many wait for the timeouts of all."""
+    logins: list[int] = []
+    source: TokenSource
+
+    def authenticate() -> Credential:
+        logins.append(1)
+        # Long enough for the others to come and wait; how many do is not asserted to be all of them.
+        deadline = time.monotonic() + 20
+        while len(calling) < 8 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        raise errors.Unavailable("gateway cannot be reached")
+
+    source = TokenSource(authenticate)
+    calling: list[int] = []
+
+    def get() -> str:
+        calling.append(1)
+        with pytest.raises(errors.Unavailable) as caught:
+            source.get()
+        return str(caught.value)
+
+    assert in_threads(8, get) == ["gateway cannot be reached"] * 8
+    assert len(logins) < 8
+    with pytest.raises(errors.Unavailable):
+        source.get()  # a later call tries anew
+    assert len(logins) >= 2
+
+
 def test_many_threads_with_a_dead_token_make_one_more_login() -> None:
     logins = Logins()
     source = TokenSource(logins)
@@ -236,3 +266,23 @@ def test_a_failed_login_is_tried_again_by_the_next() -> None:
     with pytest.raises(errors.Unauthenticated):
         source.get()
     assert source.get().token == "good"
+
+
+def test_a_secret_file_of_root_may_be_read_by_a_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So Kubernetes mounts secrets, and PostgreSQL takes its key; of anybody else it is refused."""
+    path = write(tmp_path / "secret", b"word", 0o440)
+    real = os.fstat
+
+    def owned_by(uid: int) -> None:
+        def fstat(descriptor: int) -> os.stat_result:
+            fields = list(real(descriptor))
+            fields[4] = uid  # st_uid
+            return os.stat_result(fields)
+
+        monkeypatch.setattr("rucio_cs3.cs3.auth.os.fstat", fstat)
+
+    owned_by(0)
+    assert Secret(file=path).get() == "word"
+    owned_by(1000)
+    with pytest.raises(errors.ConfigurationError, match="chmod 600"):
+        Secret(file=path).get()

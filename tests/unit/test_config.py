@@ -71,7 +71,6 @@ def test_a_missing_ca_bundle(tmp_path: Path) -> None:
     [
         (WEBDAV, None, "temporary"),
         (SPACE, None, "direct"),
-        (WEBDAV, "direct", "direct"),
         (SPACE, "temporary", "temporary"),
     ],
 )

@@ -387,6 +387,32 @@ def test_the_connect_timeout_does_not_limit_the_sending() -> None:
         assert put(server.port, LARGE, connect_s=0.2, idle_s=20).digests.byte_count == LARGE
 
 
+def test_the_connect_timeout_does_not_limit_the_sending_on_a_kept_connection() -> None:
+    """urllib3 sets the connect timeout again for each request on a connection that it kept."""
+    pause = threading.Event()
+    connections: list[int] = []
+
+    def script(connection: socket.socket, rest: bytes) -> None:
+        connections.append(1)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+        pause.wait(0.6)  # the next request comes on this connection, and is not read for a while
+        left = LARGE
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += connection.recv(65536)
+        left -= len(data.partition(b"\r\n\r\n")[2])
+        while left > 0:
+            left -= len(connection.recv(1 << 20))
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    body = UploadBody(io.BytesIO(bytes(LARGE)), LARGE, Digests(), name="local")
+    with RawServer(script) as server, gateway_of(server.port, connect_s=0.2, idle_s=20) as gateway:
+        gateway.get(ticket_of(server.port), bytearray().extend, target="/a/file")
+        gateway.put(ticket_of(server.port), body, target="/a/file")
+    assert body.digests.byte_count == LARGE
+    assert connections == [1]
+
+
 def test_our_own_errors_pass_through() -> None:
     def write(_: bytes) -> None:
         raise errors.LocalNoSpaceLeft("the disk is full")

@@ -121,6 +121,27 @@ def test_prefixes_raw_and_encoded(prefix: str, encoded: str) -> None:
     assert (parsed["path"], parsed["name"]) == ("/s/", "f")
 
 
+@pytest.mark.parametrize(
+    ("port", "pfn", "url"),
+    [
+        (0, "davs://cloud.test:0/remote.php/webdav/rucio/f", "https://cloud.test:443/remote.php/webdav/rucio/f"),
+        (443, "davs://cloud.test/remote.php/webdav/rucio/f", "https://cloud.test:443/remote.php/webdav/rucio/f"),
+        (
+            443,
+            "DAVS://CLOUD.test:443/remote.php/webdav/rucio/ä b",
+            "https://cloud.test:443/remote.php/webdav/rucio/%C3%A4%20b",
+        ),
+    ],
+)
+def test_an_odd_pfn_becomes_a_url_that_all_understand(port: int, pfn: str, url: str) -> None:
+    assert protocol_of(rse_info(port=port)).http_url(pfn) == url
+
+
+def test_the_url_of_a_foreign_pfn_is_refused() -> None:
+    with pytest.raises(exception.RSEFileNameNotSupported, match=r"other\.test"):
+        protocol_of(rse_info()).http_url("davs://other.test:443/remote.php/webdav/rucio/f")
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_schemes_and_their_http_url(scheme: str) -> None:
     protocol = protocol_of(rse_info(scheme=scheme, port=8443))
@@ -406,6 +427,7 @@ def test_put_never_speaks_of_a_missing_source_when_the_cloud_refuses(box: Box, s
 
 
 def test_missing_files(box: Box) -> None:
+    box.put("neighbour")
     pfn, target = box.pfn("missing"), box.local / "target"
     for call in (
         lambda: box.protocol.stat(pfn),
@@ -417,6 +439,13 @@ def test_missing_files(box: Box) -> None:
             call()
     assert not box.protocol.exists(pfn)
     assert not target.exists()
+
+
+def test_a_storage_that_shows_nothing_at_all_has_not_deleted_everything(box: Box) -> None:
+    """Not even the prefix's folder: a wrong cs3_root, lost access, an unmounted disk. No word of "deleted"."""
+    assert not box.protocol.exists(box.pfn("file"))
+    with pytest.raises(exception.ServiceUnavailable, match="not even the prefix's folder"):
+        box.protocol.delete(box.pfn("file"))
 
 
 def test_rename_keeps_what_has_the_new_name(box: Box) -> None:

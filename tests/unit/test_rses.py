@@ -49,7 +49,7 @@ RIGHT: list[tuple[str, Any, Callable[[Endpoint], Any], Any]] = [
     ("cs3_allow_plaintext", 1, lambda e: e.allow_plaintext, True),
     ("cs3_allow_plaintext", "0", lambda e: e.allow_plaintext, False),
     ("cs3_data_hosts", "a.test, b.test", lambda e: e.data_hosts, {"a.test", "b.test"}),
-    ("cs3_landing", "direct", lambda e: e.upload_landing, "direct"),
+    ("cs3_landing", "temporary", lambda e: e.upload_landing, "temporary"),
     ("cs3_landing", "temporary", lambda e: e.upload_landing, "temporary"),
     ("cs3_proof", "size", lambda e: e.proof, "size"),
     ("cs3_proof", "server", lambda e: e.proof, "server"),
@@ -195,7 +195,7 @@ def test_attributes_are_asked_for_once(etc: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("rucio.client.rseclient.RSEClient", Client)
     monkeypatch.setattr(rses, "_attributes", {})
     for rse in ("ONE", "TWO", "ONE"):
-        info = rse_info(rse=rse)
+        info = rse_info(rse=rse, id=f"id-of-{rse}")
         assert rses.endpoint(info, info["protocols"][0]).name == rse
     assert asked == ["ONE", "TWO"]
 
@@ -351,7 +351,7 @@ def test_bytes_that_are_no_text(etc: Path) -> None:
     assert SECRET not in str(caught.value)
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
+@pytest.mark.parametrize("mode", [0o660, 0o604, 0o644])
 def test_a_secret_that_others_can_read_is_refused(
     etc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
 ) -> None:

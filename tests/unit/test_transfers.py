@@ -29,7 +29,7 @@ class MemoryStorage:
             name=name,
             gateway=f"127.0.0.1:{9000 + len(name)}",
             gateway_tls=False,
-            webdav=WebDAVBase(secure=False, host="127.0.0.1", port=80, path="/webdav", root=ROOT),
+            webdav=WebDAVBase(secure=False, host="127.0.0.1", port=9500 + len(name), path="/webdav", root=ROOT),
             proof=proof,
             timeouts=Timeouts(processing_s=0.001),
         )
@@ -39,6 +39,7 @@ class MemoryStorage:
         self.processing: set[Reference] = set()
         self.faults: dict[str, errors.CS3Error] = {}
         self.calls: list[str] = []
+        self.etag = ""
         self._server_sums = server_sums
 
     def _called(self, method: str) -> None:
@@ -60,6 +61,7 @@ class MemoryStorage:
             is_directory=False,
             checksums={"adler32": f"{zlib.adler32(data):08x}"} if self._server_sums else {},
             processing=reference in self.processing,
+            etag=self.etag,
         )
 
     def settled(self, reference: Reference) -> FileInfo:
@@ -189,7 +191,8 @@ def test_copies_and_proves(world: World) -> None:
     assert world.landed == CONTENT
     assert GOOD.parent in world.destination.storage.folders
     assert world.claim.asked == ["confirm"]
-    assert world.source.storage.calls == []
+    # One look: it finds a token that the source no longer accepts.
+    assert world.source.storage.calls == ["stat"]
 
 
 def test_right_file_is_recognised_without_copying(world: World) -> None:
@@ -239,6 +242,39 @@ def test_same_place_is_refused(world: World) -> None:
     assert outcome.state is State.FAILED
     assert "the same file" in str(outcome.reason)
     assert world.source.storage.files[GOOD] == CONTENT
+
+
+def test_same_place_under_other_roots_is_refused(world: World) -> None:
+    """``/localfs`` and ``d/x``, ``/localfs/d`` and ``x``: one file, whose deletion would be that of the source."""
+    mount = Reference(MountRoot(f"{ROOT.path}/rucio"), "t/f")
+    one = world.source.storage.endpoint
+    world.destination.storage.endpoint = replace(one, webdav=replace(one.webdav, port=81, root=mount.root))
+    world.destination.storage.files[mount] = b"short"
+    world.destination.reference = lambda pfn: mount  # type: ignore[method-assign]
+    outcome = world.run(must_not_copy)
+    assert outcome.state is State.FAILED
+    assert "the same file" in str(outcome.reason)
+    assert world.destination.storage.files[mount] == b"short"
+
+
+def test_what_looks_like_the_source_is_not_removed(world: World) -> None:
+    """The same etag: one server under two names."""
+    world.source.storage.etag = world.destination.storage.etag = '"1"'
+    world.destination.storage.files[GOOD] = CONTENT
+    world.job = replace(world.job, size_bytes=1)
+    outcome = world.run(must_not_copy)
+    assert outcome.state is State.FAILED
+    assert "look like the same file" in str(outcome.reason)
+    assert world.landed == CONTENT
+
+
+@pytest.mark.parametrize("proof", ["server", "size"])
+def test_the_right_size_alone_does_not_end_a_repair(world: World, proof: Proof) -> None:
+    world.destination.storage.endpoint = replace(world.destination.storage.endpoint, proof=proof)
+    world.destination.storage.files[GOOD] = b"X" * len(CONTENT)
+    assert world.run() == Outcome(state=State.DONE, copied=True)
+    assert world.landed == CONTENT
+    assert "removal" in world.claim.asked
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ import uuid
 from collections.abc import Sequence
 from concurrent import futures
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -37,6 +36,7 @@ from rucio_cs3.sandbox.cloud.state import V3_MOUNT, V3_STORAGE_ID, Behaviour, Cl
 from rucio_cs3.sandbox.cloud.tokens import TokenMint
 from rucio_cs3.sandbox.cloud.tree import Tree
 from rucio_cs3.sandbox.cloud.uploads import UploadSessions
+from rucio_cs3.sandbox.lifecycle import Startable
 from rucio_cs3.sandbox.ports import LOOPBACK
 from rucio_cs3.sandbox.reva import DEFAULT_USERS, User
 
@@ -51,7 +51,7 @@ _GRPC_THREADS = 16
 _GRPC_STOP_S = 2.0
 
 
-class EmbeddedCloud:
+class EmbeddedCloud(Startable):
     """One CS3 cloud in this process, on 127.0.0.1 with ports that the system picks at :meth:`start`.
 
     A cloud is started once. Its trees survive in ``directory``; uploads, metadata and the recycle bin's index are
@@ -249,19 +249,6 @@ class EmbeddedCloud:
             self._http = None
         if self._temporary:
             shutil.rmtree(self.directory, ignore_errors=True)
-
-    def __enter__(self) -> EmbeddedCloud:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _running(self) -> CloudState:
         if self._state is None:
