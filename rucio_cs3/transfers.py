@@ -164,7 +164,7 @@ def transfer_one(
             return Outcome(state=State.DONE)
         # Over CS3 a token that the source no longer accepts is found and replaced; over COPY nobody would notice,
         # and all transfers from there would fail until the token's own end. It also finds what is missing.
-        source.storage.stat(source.reference(job.source_url))
+        _look_at_source(job, source)
     except (RequestGone, ClaimLost) as exc:
         return Outcome(state=State.ABANDONED, reason=str(exc))
     except errors.CS3Error as exc:
@@ -241,6 +241,22 @@ def _refuse_same_place(source: Side, taken: Reference, destination: Side, landin
         raise errors.InvalidRequest("source and destination are the same file", operation="COPY", target=str(landing))
 
 
+def _look_at_source(job: Job, source: Side) -> FileInfo:
+    """
+    :raises NotFound: saying that it is the source that has no such file.
+    """
+    try:
+        return source.storage.stat(source.reference(job.source_url))
+    except errors.NotFound as exc:
+        raise errors.NotFound(
+            f"the source {source.storage.endpoint.name} has no such file: {exc.message}",
+            operation=exc.operation,
+            target=exc.target,
+            code=exc.code,
+            trace=exc.trace,
+        ) from exc
+
+
 def _clear_the_way(job: Job, source: Side, destination: Side, landing: Reference, claim: Claim) -> bool:
     """Make room for the copy; True when there is nothing left to copy."""
     storage = destination.storage
@@ -257,7 +273,7 @@ def _clear_the_way(job: Job, source: Side, destination: Side, landing: Reference
         # Delete is recursive in CS3; whoever made a folder here has to undo it.
         raise fault
     # A wrong file is better than none where there is nothing to replace it with.
-    origin = source.storage.stat(source.reference(job.source_url))
+    origin = _look_at_source(job, source)
     if origin.etag and (origin.etag, origin.size) == (standing.etag, standing.size):
         # Under two names of one server, say: what is to be removed would be the source itself.
         raise errors.InvalidRequest(

@@ -159,7 +159,7 @@ def test_a_transfer_that_works(outcome: Outcome) -> None:
 
 
 def test_the_source_file_is_missing(outcome: Outcome) -> None:
-    outcome.assert_stuck("gone-at-source", "COPY")
+    outcome.assert_stuck("gone-at-source", "the source CONVEYED-FROM has no such file")
 
 
 def test_the_destination_is_full(outcome: Outcome) -> None:

@@ -567,13 +567,13 @@ def test_an_empty_file_has_the_checksum_of_nothing(box: Box) -> None:
 def test_a_transfer_that_takes_too_long_in_all(box: Box) -> None:
     pfn = box.put("f")
     target = box.local / "target"
-    with pytest.raises(exception.ServiceUnavailable, match="took longer"):
+    with pytest.raises(exception.ServiceUnavailable, match=r"took longer|fell silent|in time"):
         box.protocol.get(pfn, str(target), transfer_timeout=1e-9)  # type: ignore[arg-type]
     assert not target.exists()
     assert {path.name for path in box.local.iterdir()} == {"home", "source.dat"}
     # More than one piece: after the last byte there is nothing left to end.
     source = box.source(bytes(3_000_000))
-    with pytest.raises(exception.ServiceUnavailable, match="took longer"):
+    with pytest.raises(exception.ServiceUnavailable, match=r"took longer|fell silent|in time"):
         box.protocol.put(str(source), box.pfn("g"), transfer_timeout=1e-9)  # type: ignore[arg-type]
     assert box.files() == {"s/f"}
 
