@@ -14,7 +14,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+
+from rucio_cs3.sandbox.lifecycle import Startable
 
 # Enough of a log to show a Python traceback or Reva's last JSON lines.
 _TAIL_BYTES = 4_000
@@ -36,7 +37,7 @@ class ProcessError(RuntimeError):
     """A child process could not be started, ended by itself, or was not ready in time; the text shows its log."""
 
 
-class ChildProcess:
+class ChildProcess(Startable):
     """A child process in a process group of its own, with its output in a log file.
 
     A signal from the terminal (Ctrl-C) does not reach it: its owner stops it, in the order that is right.
@@ -170,12 +171,3 @@ class ChildProcess:
         if not text:
             return f"it wrote nothing to {self.log}"
         return f"the end of {self.log}:\n{text[-_TAIL_BYTES:]}"
-
-    def __enter__(self) -> ChildProcess:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()

@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 
 from rucio_cs3.sandbox.rucio_site import RucioSite
 
-#: Longest time for a rule between two clouds on one machine, in seconds.
-_RULE_TIMEOUT_S = 120.0
+#: Longest wait for Rucio to do one step, in seconds.
+_RULE_TIMEOUT_S = 240.0
 
 
 class StoryError(RuntimeError):

@@ -17,7 +17,6 @@ import threading
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,6 +26,7 @@ from cs3.rpc.v1beta1 import code_pb2, status_pb2
 from google.protobuf import message_factory
 
 from rucio_cs3.sandbox.cloud.faults import Fault, Faults
+from rucio_cs3.sandbox.lifecycle import Startable
 from rucio_cs3.sandbox.reva import RevaSite, User
 
 _SERVICE = gateway_api_pb2.DESCRIPTOR.services_by_name["GatewayAPI"]
@@ -43,7 +43,7 @@ _REFUSED = {
 }
 
 
-class FaultyReva:
+class FaultyReva(Startable):
     """The surface of a sandbox cloud: a running Reva site, with fault scripts.
 
     :param site: started already, and stopped by its owner.
@@ -92,15 +92,6 @@ class FaultyReva:
         self._stopping.set()
         self._gateway.stop()
         self._http.stop()
-
-    def __enter__(self) -> FaultyReva:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 class _Tokens:
