@@ -16,6 +16,9 @@ pytestmark = pytest.mark.rucio
 
 COMMAND = [str(Path(sys.executable).parent / "rucio-cs3"), "demo", "--clouds", "embedded"]
 
+#: Starts a program as a terminal does: a shell lets what it starts in the background ignore SIGINT, and so on down.
+_LISTENING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
@@ -64,7 +67,9 @@ def test_a_change_of_mind_leaves_nothing(
 ) -> None:
     told = tmp_path / "told"
     with told.open("wb") as output:
-        demo = subprocess.Popen(COMMAND, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        demo = subprocess.Popen(
+            [sys.executable, "-c", _LISTENING, *COMMAND], stdout=output, stderr=subprocess.STDOUT, env=environment
+        )
     try:
         deadline = time.monotonic() + 120
         while b"rucio rse add CLOUD-A" not in told.read_bytes():
