@@ -79,7 +79,6 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         :param lfns: one dict or a list of dicts with ``scope``, ``name`` and maybe ``path``.
         """
         prefix = rses.prefix_path(self.attributes)
-        server = f"{self.attributes['scheme']}://{self.attributes['hostname']}:{self.attributes['port']}"
         pfns = {}
         for lfn in [lfns] if isinstance(lfns, dict) else lfns:
             scope, name = str(lfn["scope"]), lfn["name"]
@@ -89,7 +88,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
                 # As Rucio's own class does: one unknown replica does not spoil the others.
                 self.logger(logging.WARNING, str(error))
                 continue
-            pfns[f"{scope}:{name}"] = f"{server}{prefix}{encode_path(path.lstrip('/'))}"
+            pfns[f"{scope}:{name}"] = f"{self._server}{prefix}{encode_path(path.lstrip('/'))}"
         return pfns
 
     def parse_pfns(self, pfns: Iterable[str] | str) -> dict[str, dict[str, Any]]:
@@ -100,7 +99,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         parsed: dict[str, dict[str, Any]] = {}
         prefix = unquote(rses.prefix_path(self.attributes))
         with _rucio_exceptions():
-            base = WebDAVBase.parse(self._server_url(self.attributes["scheme"]))
+            base = WebDAVBase.parse(f"{self._server}/")
             for pfn in [pfns] if isinstance(pfns, str) else pfns:
                 path = f"/{base.reference(pfn).path}"
                 if not path.startswith(prefix):
@@ -119,7 +118,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
     def http_url(self, pfn: str) -> str:
         """The ``https`` or ``http`` URL of a PFN of any scheme."""
         with _rucio_exceptions():
-            base = WebDAVBase.parse(self._server_url(self.attributes["scheme"]))
+            base = WebDAVBase.parse(f"{self._server}/")
             # Through the reference, so that port 0, upper-case schemes and unencoded characters come out as a
             # URL that other servers understand too.
             return base.url(base.reference(pfn))
@@ -293,16 +292,17 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
     @property
     def _prefix_reference(self) -> Reference:
         """The folder that all files of this RSE are below."""
-        return self.endpoint.webdav.reference(self._server_url(self.attributes["scheme"], prefix=True))
+        return self.endpoint.webdav.reference(f"{self._server}{rses.prefix_path(self.attributes)}")
 
     @property
     def _verifies(self) -> bool:
         """Whether checksums are to be verified at this RSE (Rucio's RSE setting, on unless switched off)."""
         return self.rse.get("verify_checksum", True) is not False
 
-    def _server_url(self, scheme: str, *, prefix: bool = False) -> str:
-        path = rses.prefix_path(self.attributes) if prefix else "/"
-        return f"{scheme}://{self.attributes['hostname']}:{self.attributes['port']}{path}"
+    @property
+    def _server(self) -> str:
+        """Scheme, host and port, as all PFNs of this RSE begin."""
+        return f"{self.attributes['scheme']}://{self.attributes['hostname']}:{self.attributes['port']}"
 
 
 class NoRename(Default):

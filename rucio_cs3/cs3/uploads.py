@@ -24,7 +24,7 @@ from rucio_cs3.cs3.downloads import Downloads, compare
 from rucio_cs3.cs3.gateway import Gateway
 from rucio_cs3.cs3.namespace import OPEN_OUTCOME, Namespace
 from rucio_cs3.cs3.reference import Reference
-from rucio_cs3.cs3.resources import FileInfo, Ticket, pick_ticket
+from rucio_cs3.cs3.resources import Ticket, pick_ticket
 from rucio_cs3.cs3.streams import UploadBody, open_source
 
 _log = logging.getLogger(__name__)
@@ -95,12 +95,12 @@ class Uploads:
         if present is not None:
             # The old content is replaced at the commit, so the server must compare before it.
             headers["Upload-Checksum"] = f"adler32 {_adler32_of(Path(body.name))}"
-        self._direct(body, reference, present, headers, options)
+        self._direct(body, reference, headers, options, only_new=present is None)
 
     def _via_temporary(self, body: UploadBody, reference: Reference, options: Options) -> None:
         """Land on a hidden sibling, prove it, then move it to the name (the CERNBox line)."""
         landing = reference.sibling(f".rucio-cs3.{secrets.token_hex(8)}.part")
-        with self._undone_on_failure(landing, body, leaves_stub=True):
+        with self._undone_on_failure(landing, body):
             self._send(self._gateway.initiate_upload(landing, len(body)), body, landing, {}, options, _Landed())
             if not options.overwrite and self._namespace.present(reference) is not None:
                 # Move would replace it; the time since the first look was that of the whole upload.
@@ -113,14 +113,15 @@ class Uploads:
         self,
         body: UploadBody,
         reference: Reference,
-        present: FileInfo | None,
         headers: Mapping[str, str],
         options: Options,
+        *,
+        only_new: bool,
     ) -> None:
         """Land under the name itself, where the server shows only whole uploads (OpenCloud)."""
-        landed = _Landed(only_new=present is None)
+        landed = _Landed(only_new=only_new)
         try:
-            tickets = self._gateway.initiate_upload(reference, len(body), only_new=landed.only_new, headers=headers)
+            tickets = self._gateway.initiate_upload(reference, len(body), only_new=only_new, headers=headers)
         except OPEN_OUTCOME as error:
             if len(body):
                 raise
@@ -129,7 +130,7 @@ class Uploads:
         try:
             self._send(tickets, body, reference, headers, options, landed)
         except BaseException:
-            if present is None:
+            if only_new:
                 self._remove_if_ours(reference, landed)
             raise
 
@@ -231,17 +232,17 @@ class Uploads:
             _log.warning("%s: could not remove the unfinished upload %s: %s", self._endpoint.name, reference, error)
 
     @contextlib.contextmanager
-    def _undone_on_failure(self, landing: Reference, body: UploadBody, *, leaves_stub: bool = False) -> Iterator[None]:
-        """Remove what this upload made unless the block ends well; for KeyboardInterrupt, too.
+    def _undone_on_failure(self, landing: Reference, body: UploadBody) -> Iterator[None]:
+        """Remove the hidden sibling unless the block ends well; for KeyboardInterrupt, too.
 
-        :param leaves_stub: the server makes a file of what came before a connection broke (Reva v3.12.1 local).
+        Reva v3.12.1 local makes a stub of what came before a connection broke, maybe only after a first look.
         """
         try:
             yield
         except BaseException as failure:
             # An error with a code is an answer: the server had finished with the request.
             answered = isinstance(failure, errors.CS3Error) and failure.code is not None
-            stub_by = time.monotonic() + (_STUB_S if leaves_stub and body.digests.byte_count and not answered else 0.0)
+            stub_by = time.monotonic() + (_STUB_S if body.digests.byte_count and not answered else 0.0)
             try:
                 while True:
                     try:

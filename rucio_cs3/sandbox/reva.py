@@ -17,7 +17,6 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ import grpc
 from cs3.gateway.v1beta1 import gateway_api_pb2, gateway_api_pb2_grpc
 from cs3.rpc.v1beta1 import code_pb2
 
+from rucio_cs3.sandbox.authority import common_authority
 from rucio_cs3.sandbox.lifecycle import Startable
 from rucio_cs3.sandbox.ports import LOOPBACK, free_ports
 from rucio_cs3.sandbox.processes import ChildProcess
@@ -243,7 +243,7 @@ class RevaSite(Startable):
         return bool(answer.status.code == code_pb2.CODE_OK)
 
     def _write_certificates(self) -> None:
-        authority = self._authority or _common_authority()
+        authority = self._authority or common_authority()
         certificate = authority.issue_cert(LOOPBACK, "localhost")
         certificate.cert_chain_pems[0].write_to_path(str(self.directory / "server.pem"))
         for pem in certificate.cert_chain_pems[1:]:
@@ -375,14 +375,6 @@ class RevaSite(Startable):
         path.touch(mode=0o600)
         path.write_text(text, encoding="utf-8")
         return path
-
-
-@cache
-def _common_authority() -> trustme.CA:
-    """The authority that all TLS sites of this process share, so that they can copy between each other."""
-    import trustme
-
-    return trustme.CA()
 
 
 def _is_executable(path: Path) -> bool:

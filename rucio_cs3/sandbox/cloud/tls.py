@@ -1,16 +1,16 @@
-"""Certificates of embedded clouds, from an authority that lives as long as the process."""
+"""Certificates of embedded clouds."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 
+from rucio_cs3.sandbox.authority import common_authority
 from rucio_cs3.sandbox.ports import LOOPBACK
 
 if TYPE_CHECKING:
@@ -30,14 +30,6 @@ class Tls:
     peers: ssl.SSLContext
     grpc_credentials: grpc.ServerCredentials
     ca_bundle: Path
-
-
-@cache
-def common_authority() -> trustme.CA:
-    """The authority of all clouds that were given none, so that they can copy between each other."""
-    import trustme
-
-    return trustme.CA()
 
 
 def prepare(directory: Path, authority: trustme.CA | None, trusted: Sequence[Path]) -> Tls:
