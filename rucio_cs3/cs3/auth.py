@@ -26,6 +26,12 @@ _EARLY_SHARE = 0.1
 #: ... and no earlier than this many seconds before its end, so that day-long tokens are not wasted.
 _EARLY_MAX_S = 300.0
 
+#: What a token that is lent to another site has to live, in seconds: copies wait in that site's queue, and it is
+#: looked at only when they begin.
+LENT_LIFE_S = 1800.0
+#: ... and where tokens do not live so long, this share of their life: otherwise each copy would log in anew.
+_LENT_SHARE = 0.5
+
 #: A token or password file larger than this is no such file.
 _SECRET_MAX_BYTES = 64 * 1024
 
@@ -38,12 +44,16 @@ class Credential:
     expires_at: float | None = None
     issued_at: float = field(default_factory=time.time)
 
-    def needs_renewal(self, now: float) -> bool:
-        """Whether a new one should be had before the next call."""
+    def needs_renewal(self, now: float, *, min_life_s: float = 0.0) -> bool:
+        """Whether a new one should be had before the next call.
+
+        :param min_life_s: what it has to live from ``now``, but no more than half of its whole life.
+        """
         if self.expires_at is None:
             return False
         life = max(self.expires_at - self.issued_at, 0.0)
-        return now >= self.expires_at - min(life * _EARLY_SHARE, _EARLY_MAX_S)
+        early = max(min(life * _EARLY_SHARE, _EARLY_MAX_S), min(life * _LENT_SHARE, min_life_s))
+        return now >= self.expires_at - early
 
 
 @dataclass(frozen=True)
@@ -153,15 +163,18 @@ class TokenSource:
         self._failures = 0
         self._failure: errors.CS3Error | None = None
 
-    def get(self) -> Credential:
-        """The current credential, renewed when it nears its end."""
+    def get(self, *, min_life_s: float = 0.0) -> Credential:
+        """The current credential, renewed when it nears its end.
+
+        :param min_life_s: see :meth:`Credential.needs_renewal`.
+        """
         current = self._current
-        if current is not None and not current.needs_renewal(time.time()):
+        if current is not None and not current.needs_renewal(time.time(), min_life_s=min_life_s):
             return current
         seen = self._failures
         with self._lock:
             current = self._current
-            if current is not None and not current.needs_renewal(time.time()):
+            if current is not None and not current.needs_renewal(time.time(), min_life_s=min_life_s):
                 return current
             if self._failures != seen and self._failure is not None:
                 # A login that began no earlier than our call has just failed: to try again one after another

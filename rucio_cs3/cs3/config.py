@@ -1,4 +1,5 @@
-"""The public settings of one CS3 endpoint, as one frozen, validated value.
+"""The public settings of a site, as one frozen, validated value: :class:`Endpoint` is a CS3 cloud, and
+:class:`WebDAVSite` any other WebDAV server.
 
 Pure; holds no secret (those are in :mod:`rucio_cs3.cs3.auth`) and knows no Rucio
 (:mod:`rucio_cs3.rses` reads RSE settings into this).
@@ -13,7 +14,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.reference import MountRoot, Root, SpaceRoot, WebDAVBase
+from rucio_cs3.cs3.reference import MountRoot, Reference, Root, SpaceRoot, WebDAVBase
 
 #: How an upload comes to stand under its final name; see :attr:`Endpoint.landing`.
 Landing = Literal["direct", "temporary"]
@@ -47,38 +48,143 @@ class Timeouts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Endpoint:
-    """One CS3 cloud as one client sees it.
+class Site:
+    """What HTTP with a site needs to know, whatever the site is.
 
     :param name: what messages call it: the RSE's name, or the host.
-    :param gateway: ``host:port`` of the gRPC gateway.
-    :param webdav: the WebDAV front end, which names the files, and the root it stands for.
-    :param gateway_tls: whether the gateway speaks TLS; plaintext is refused elsewhere than on
-        loopback unless ``allow_plaintext`` is set.
-    :param ca_bundle: PEM file to verify gateway and data connections with; None is the system's.
+    :param ca_bundle: PEM file to verify its servers with; None is the system's.
     :param insecure: do not verify certificates of HTTP connections at all; warned about loudly.
     :param allow_plaintext: tokens may travel unencrypted to hosts other than this machine.
-    :param data_hosts: hosts beside those of gateway and WebDAV that an upload or download ticket may
-        name; the access token is sent to no other.
-    :param landing: ``temporary``: uploads go to a hidden sibling and are moved to the final name when
-        proven (the CERNBox line shows a cut upload under its name); ``direct``: the server makes
-        uploads visible only when whole (OpenCloud; refused for paths); None decides by the kind of root.
+    :param data_hosts: hosts beside the site's own, at any port, that a ticket or redirect may name; a token of the
+        site is sent to no other.
     :param proof: how uploads and transfers are proven after the size: ``server`` the server's own checksum
         where it keeps one, and nothing more where it does not; ``read`` the server's, and where it keeps
         none a read of the whole file; ``size`` nothing more.
     """
 
     name: str
-    gateway: str
-    webdav: WebDAVBase
-    gateway_tls: bool = True
     ca_bundle: Path | None = None
     insecure: bool = False
     allow_plaintext: bool = False
     data_hosts: frozenset[str] = frozenset()
-    landing: Landing | None = None
     proof: Proof = "read"
     timeouts: Timeouts = field(default_factory=Timeouts)
+
+    def __post_init__(self) -> None:
+        if self.ca_bundle is not None and not self.ca_bundle.is_file():
+            raise errors.ConfigurationError(f"{self.name}: ca_bundle {self.ca_bundle} is no file")
+
+    @property
+    def own_hosts(self) -> frozenset[str]:
+        """The hosts that a ticket may name, at any port, without being in :attr:`data_hosts`."""
+        return frozenset()
+
+    def check_data_url(self, url: str) -> str:
+        """Return the URL of a ticket if the access token may be sent there.
+
+        :raises ProtocolViolation: for another scheme than http(s), another host than the allowed ones,
+            or plaintext where it is not allowed.
+        """
+        host, _ = self._place(url, "ticket")
+        allowed = self.own_hosts | self._named_hosts
+        if host not in allowed:
+            raise errors.ProtocolViolation(
+                f"{self.name}: the ticket sends data to host {host}, which is none of {', '.join(sorted(allowed))}; "
+                "if that is right, add it to data_hosts (at an RSE: cs3_data_hosts)"
+            )
+        return url
+
+    def check_redirect(self, url: str, following: str) -> str:
+        """Return the URL that a redirect leads to if a token that was sent to ``url`` may be sent there, too.
+
+        Narrower than a ticket's, which the cloud made for us: behind another port of the same host may be anybody.
+
+        :raises ProtocolViolation: for another host *or port* than those of ``url``, unless the host is in
+            :attr:`data_hosts`; from https to http; and otherwise as for :meth:`check_data_url`.
+        """
+        host, port = self._place(following, "redirect")
+        if urlsplit(url).scheme == "https" and urlsplit(following).scheme == "http":
+            raise errors.ProtocolViolation(f"{self.name}: the redirect to {host} leaves TLS")
+        if (host, port) != self._place(url, "request") and host not in self._named_hosts:
+            raise errors.ProtocolViolation(
+                f"{self.name}: the redirect leads to {host}:{port}; if that is right, add the host to data_hosts "
+                "(at an RSE: cs3_data_hosts)"
+            )
+        return following
+
+    @property
+    def _named_hosts(self) -> frozenset[str]:
+        return frozenset(name.lower() for name in self.data_hosts)
+
+    def _place(self, url: str, what: str) -> tuple[str, int]:
+        """Host and port of a URL that data and token may go to as far as its form tells.
+
+        :param what: what messages call the bringer of the URL, which itself may hold a secret.
+        :raises ProtocolViolation: for another scheme than http(s), or plaintext where it is not allowed.
+        """
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port  # a port that is none is found only when it is asked for
+        except ValueError:
+            raise errors.ProtocolViolation(f"{self.name}: the {what}'s URL is none") from None
+        if "\\" in url or "@" in parts.netloc:
+            # urllib3 ends the host at a backslash and urlsplit does not: the token would go elsewhere.
+            raise errors.ProtocolViolation(f"{self.name}: the {what}'s URL has a user or a backslash in its host")
+        if parts.scheme not in ("http", "https") or not host:
+            raise errors.ProtocolViolation(f"{self.name}: the {what} names {parts.scheme}://{host}, no HTTP server")
+        if parts.scheme == "http" and not (self.allow_plaintext or is_loopback(host)):
+            raise errors.ProtocolViolation(f"{self.name}: the {what} sends data and token without TLS to {host}")
+        return host, port if port is not None else (443 if parts.scheme == "https" else 80)
+
+    def _refuse_plaintext(self, what: str, host: str) -> None:
+        """
+        :raises ConfigurationError: unless plaintext may go to ``host``.
+        """
+        if not (self.allow_plaintext or is_loopback(host)):
+            raise errors.ConfigurationError(
+                f"{self.name}: {what} would get tokens without TLS; use TLS, or set allow_plaintext "
+                "(at an RSE: cs3_allow_plaintext) if the network between is trusted"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebDAVSite(Site):
+    """A WebDAV server that is no CS3 cloud (dCache, EOS, XRootD, StoRM), reached over HTTP only.
+
+    :param server: scheme, host and port; its path is empty, and all references are below ``/``.
+    :param prefix: folder that all files of the site are below.
+    """
+
+    server: WebDAVBase
+    prefix: Reference
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.server.secure:
+            self._refuse_plaintext(f"WebDAV {self.server.host}:{self.server.port}", self.server.host)
+
+    @property
+    def own_hosts(self) -> frozenset[str]:
+        return frozenset({self.server.host})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint(Site):
+    """One CS3 cloud as one client sees it.
+
+    :param gateway: ``host:port`` of the gRPC gateway.
+    :param webdav: the WebDAV front end, which names the files, and the root it stands for.
+    :param gateway_tls: whether the gateway speaks TLS; plaintext is refused elsewhere than on
+        loopback unless ``allow_plaintext`` is set.
+    :param landing: ``temporary``: uploads go to a hidden sibling and are moved to the final name when
+        proven (the CERNBox line shows a cut upload under its name); ``direct``: the server makes
+        uploads visible only when whole (OpenCloud; refused for paths); None decides by the kind of root.
+    """
+
+    gateway: str
+    webdav: WebDAVBase
+    gateway_tls: bool = True
+    landing: Landing | None = None
 
     def __post_init__(self) -> None:
         host, _ = split_address(self.gateway, f"{self.name}: gateway")
@@ -87,19 +193,15 @@ class Endpoint:
             raise errors.ConfigurationError(
                 f"{self.name}: landing direct is for spaces only; servers with paths show cut uploads under their name"
             )
-        if self.ca_bundle is not None and not self.ca_bundle.is_file():
-            raise errors.ConfigurationError(f"{self.name}: ca_bundle {self.ca_bundle} is no file")
-        if self.allow_plaintext:
-            return
-        for what, plain, name in (
-            (f"gateway {self.gateway}", not self.gateway_tls, host),
-            (f"WebDAV {self.webdav.host}:{self.webdav.port}", not self.webdav.secure, self.webdav.host),
-        ):
-            if plain and not is_loopback(name):
-                raise errors.ConfigurationError(
-                    f"{self.name}: {what} would get tokens without TLS; use TLS, or set allow_plaintext "
-                    "(at an RSE: cs3_allow_plaintext) if the network between is trusted"
-                )
+        super().__post_init__()
+        if not self.gateway_tls:
+            self._refuse_plaintext(f"gateway {self.gateway}", host)
+        if not self.webdav.secure:
+            self._refuse_plaintext(f"WebDAV {self.webdav.host}:{self.webdav.port}", self.webdav.host)
+
+    @property
+    def own_hosts(self) -> frozenset[str]:
+        return frozenset({self.gateway_host, self.webdav.host})
 
     @property
     def root(self) -> Root:
@@ -123,32 +225,6 @@ class Endpoint:
     def stores_paths(self) -> bool:
         """Whether references are mount paths (the CERNBox line) rather than spaces."""
         return isinstance(self.root, MountRoot)
-
-    def check_data_url(self, url: str) -> str:
-        """Return a ticket's URL if the access token may be sent there.
-
-        :raises ProtocolViolation: for another scheme than http(s), another host than the allowed ones,
-            or plaintext where it is not allowed.
-        """
-        try:
-            parts = urlsplit(url)
-            host, _ = parts.hostname or "", parts.port  # a port that is none is found only when it is asked for
-        except ValueError as exc:
-            raise errors.ProtocolViolation(f"{self.name}: the ticket's URL is none: {exc}") from exc
-        if "\\" in url or "@" in parts.netloc:
-            # urllib3 ends the host at a backslash and urlsplit does not: the token would go elsewhere.
-            raise errors.ProtocolViolation(f"{self.name}: the ticket's URL has a user or a backslash in its host")
-        if parts.scheme not in ("http", "https") or not host:
-            raise errors.ProtocolViolation(f"{self.name}: the ticket names {parts.scheme}://{host}, no HTTP server")
-        allowed = {self.gateway_host, self.webdav.host, *(name.lower() for name in self.data_hosts)}
-        if host not in allowed:
-            raise errors.ProtocolViolation(
-                f"{self.name}: the ticket sends data to host {host}, which is none of {', '.join(sorted(allowed))}; "
-                "if that is right, add it to data_hosts (at an RSE: cs3_data_hosts)"
-            )
-        if parts.scheme == "http" and not (self.allow_plaintext or is_loopback(host)):
-            raise errors.ProtocolViolation(f"{self.name}: the ticket sends data and token without TLS to {host}")
-        return url
 
 
 def split_address(address: str, where: str) -> tuple[str, int]:

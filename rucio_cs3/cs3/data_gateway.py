@@ -9,12 +9,15 @@ every failure once.
 from __future__ import annotations
 
 import contextlib
+import datetime
+import email.utils
 import http.client
 import http.cookiejar
 import logging
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import requests
@@ -23,9 +26,11 @@ from requests.adapters import HTTPAdapter
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.auth import Credential
-from rucio_cs3.cs3.config import Endpoint
+from rucio_cs3.cs3.config import Endpoint, Site
+from rucio_cs3.cs3.expect import AskingFirst
+from rucio_cs3.cs3.redaction import without_secrets
 from rucio_cs3.cs3.resources import Ticket
-from rucio_cs3.cs3.streams import CHUNK_BYTES, UploadBody
+from rucio_cs3.cs3.streams import UploadBody
 
 _log = logging.getLogger(__name__)
 
@@ -35,16 +40,20 @@ _POOL_CONNECTIONS = 16
 #: What is kept of an error answer's body for the message, in bytes.
 _ERROR_BODY_BYTES = 500
 
+#: Longest that a server is left alone because it said so, in seconds: an hour. One that is down for a day says it
+#: again; one that says a year has a clock or a configuration that is wrong.
+RETRY_AFTER_MAX_S = 3600.0
+
 
 class HTTPClient:
-    """All HTTP requests to one endpoint; safe for many threads.
+    """All HTTP requests to one site; safe for many threads.
 
     :param endpoint: its TLS settings and timeouts.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Site) -> None:
         self._endpoint = endpoint
-        self._session = requests.Session()
+        self._session = _Session()
         self._session.trust_env = False
         self._session.cookies.set_policy(_NoCookies())
         adapter = _Adapter(pool_maxsize=_POOL_CONNECTIONS, max_retries=0)
@@ -56,6 +65,11 @@ class HTTPClient:
             self._verify = False
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
             _log.warning("%s: INSECURE: certificates of HTTP connections are NOT verified", endpoint.name)
+
+    @property
+    def site(self) -> Site:
+        """The settings."""
+        return self._endpoint
 
     def close(self) -> None:
         """Close idle connections."""
@@ -71,28 +85,39 @@ class HTTPClient:
         target: str,
         body: UploadBody | bytes | None = None,
         idle_timeout_s: float | None = None,
+        patience_s: float = 0.0,
     ) -> Iterator[requests.Response]:
         """Send one request and hand out its answer, whose body is not read yet.
 
         :param target: what messages call the place; the URL itself may hold a transfer token.
         :param idle_timeout_s: longest silence before and in the answer, where shorter than the endpoint's.
+        :param patience_s: so much longer than that; for a server that has much to do before it answers.
         :raises CS3Error: when no answer comes; while the caller reads the body, too.
         """
         timeouts = self._endpoint.timeouts
-        with _translated(method, target, url):
+        with translated(method, target, url):
             response = self._session.request(
                 method,
                 url,
                 # requests takes any iterable with a length; its type stubs know only some.
                 data=body,  # type: ignore[arg-type]
                 headers={"Accept-Encoding": "identity", **headers},
-                timeout=(timeouts.connect_s, min(idle_timeout_s or timeouts.idle_s, timeouts.idle_s)),
+                timeout=(timeouts.connect_s, min(idle_timeout_s or timeouts.idle_s, timeouts.idle_s) + patience_s),
                 allow_redirects=False,
                 verify=self._verify,
                 stream=True,
             )
             with response:
                 yield response
+
+
+class _Session(requests.Session):
+    """A session that does not look where a redirect leads."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        # requests (2.32) prepares the next request even where it is told to follow none: it reads the whole body
+        # first, however long, and raises ValueError for a Location that is no URL.
+        return None
 
 
 class _PatientSending:
@@ -118,7 +143,7 @@ class _PatientSending:
 
 
 class _Adapter(HTTPAdapter):
-    """An adapter whose connections send with :class:`_PatientSending`."""
+    """An adapter whose connections send with :class:`_PatientSending` and :class:`~.expect.AskingFirst`."""
 
     def limit_silence(self, idle_s: float) -> None:
         """Set the timeout of connections that are made from now on, in seconds."""
@@ -128,7 +153,7 @@ class _Adapter(HTTPAdapter):
             ("http", urllib3.connection.HTTPConnection, urllib3.HTTPConnectionPool),
             ("https", urllib3.connection.HTTPSConnection, urllib3.HTTPSConnectionPool),
         ):
-            patient = type("PatientConnection", (_PatientSending, connection), limit)
+            patient = type("PatientConnection", (_PatientSending, AskingFirst, connection), limit)
             pools[scheme] = type("PatientPool", (pool,), {"ConnectionCls": patient})
         self.poolmanager.pool_classes_by_scheme = pools
 
@@ -170,51 +195,30 @@ class DataGateway:
             if response.status_code not in (200, 201, 204):
                 raise http_error(response, "PUT", target)
             etag = response.headers.get("ETag", "")
-            _drain(response)
-        if body.digests.byte_count < size:
+            drain(response)
+        if body.sent < size:
             # urllib3 reads the answer of a server that closed the connection while the body was being sent.
             raise errors.TransferInterrupted(
-                f"the server said {response.status_code} after {body.digests.byte_count} of {size} bytes were sent",
+                f"the server said {response.status_code} after {body.sent} of {size} bytes were sent",
                 operation="PUT",
                 target=target,
             )
         return etag
 
-    def get(
-        self,
-        ticket: Ticket,
-        write: Callable[[bytes], object],
-        *,
-        target: str,
-        idle_timeout_s: float | None = None,
-    ) -> int:
-        """Fetch the whole file by a ``simple`` or ``spaces`` ticket.
+    def open(
+        self, ticket: Ticket, *, target: str, idle_timeout_s: float | None = None
+    ) -> AbstractContextManager[requests.Response]:
+        """Ask for the whole file by a ``simple`` or ``spaces`` ticket; for :class:`~.remote_file.RemoteFile`.
 
         :param idle_timeout_s: longest silence, where shorter than the endpoint's.
-        :param write: takes each piece of at most 1 MiB.
-        :returns: bytes received, equal to Content-Length where the server gave one.
-        :raises TransferInterrupted: when the body is shorter than its Content-Length.
         """
-        received = 0
-        with self._http.request(
+        return self._http.request(
             "GET",
             self._endpoint.check_data_url(ticket.url),
             headers=self._headers(ticket),
             target=target,
             idle_timeout_s=idle_timeout_s,
-        ) as response:
-            if response.status_code != 200:
-                raise http_error(response, "GET", target)
-            for piece in _pieces(response):
-                received += len(piece)
-                write(piece)
-            announced = response.headers.get("Content-Length")
-        # urllib3 1.26, which Rucio pins, takes a connection that ends early for the end of the body.
-        if announced is not None and announced.isdecimal() and received != int(announced):
-            raise errors.TransferInterrupted(
-                f"the connection ended after {received} of {announced} bytes", operation="GET", target=target
-            )
-        return received
+        )
 
     def _headers(self, ticket: Ticket) -> dict[str, str]:
         # Both are needed on both lines: without the access token Reva v3.12.1 and OpenCloud say 401.
@@ -222,7 +226,7 @@ class DataGateway:
 
 
 def http_error(response: requests.Response, operation: str, target: str) -> errors.CS3Error:
-    """The error of an answer, with the server's own words where it gave some."""
+    """The error of an answer, with the server's own words where it gave some, without the request's secrets."""
     with contextlib.suppress(errors.CS3Error, requests.RequestException, urllib3.exceptions.HTTPError):
         # The first bytes only: an error page may be endless.
         text = response.raw.read(_ERROR_BODY_BYTES, decode_content=True) or b""
@@ -232,8 +236,16 @@ def http_error(response: requests.Response, operation: str, target: str) -> erro
 
 def _http_error(response: requests.Response, operation: str, target: str, body: bytes) -> errors.CS3Error:
     status = response.status_code
-    words = " ".join(body.decode("utf-8", "replace").split())
-    message = f"the server answered {status} {response.reason or ''}".rstrip()
+    request = response.request
+    words, reason, trace = (
+        without_secrets(said, request.headers, request.url or "")
+        for said in (
+            " ".join(body.decode("utf-8", "replace").split()),
+            response.reason or "",
+            response.headers.get("X-Request-Id", ""),
+        )
+    )
+    message = f"the server answered {status} {reason}".rstrip()
     if 300 <= status < 400:
         message += "; redirects are not followed, because they would carry the token to another place"
     elif words and "<" not in words:
@@ -243,34 +255,62 @@ def _http_error(response: requests.Response, operation: str, target: str, body: 
         operation=operation,
         target=target,
         code=f"HTTP {status}",
-        trace=response.headers.get("X-Request-Id"),
+        trace=trace or None,
         retryable=None if status != 500 else False,
+        retry_after_s=_retry_after_s(response.headers) if status in (429, 503) else None,
     )
 
 
-def _pieces(response: requests.Response) -> Iterable[bytes]:
-    while piece := response.raw.read(CHUNK_BYTES, decode_content=False):
-        yield piece
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """``Retry-After`` in seconds (RFC 9110, 10.2.3: a number of them, or a date), None where there is none to use.
+
+    :returns: between 0 and :data:`RETRY_AFTER_MAX_S`.
+    """
+    text = headers.get("Retry-After", "").strip()
+    # ASCII only: isdecimal() takes the digits of all scripts.
+    if text.isascii() and text.isdecimal():
+        # A number of any length: float() of thousands of digits is inf, which is above the limit, too.
+        return min(float(text), RETRY_AFTER_MAX_S)
+    until = _date(text)
+    if until is None:
+        return None
+    # By the server's own clock, where it tells it: ours may differ.
+    now = _date(headers.get("Date", "")) or datetime.datetime.now(datetime.timezone.utc)
+    return min(max((until - now).total_seconds(), 0.0), RETRY_AFTER_MAX_S)
 
 
-def _drain(response: requests.Response) -> None:
+def _date(text: str) -> datetime.datetime | None:
+    """An HTTP date in any of its three forms; None for anything else."""
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    # asctime's form names no zone; HTTP dates are in UTC.
+    return date if date.tzinfo is not None else date.replace(tzinfo=datetime.timezone.utc)
+
+
+def drain(response: requests.Response) -> None:
     """Read a small rest, so that the connection can be used again."""
     response.raw.read(_ERROR_BODY_BYTES, decode_content=False)
 
 
 @contextlib.contextmanager
-def _translated(method: str, target: str, url: str) -> Iterator[None]:
+def translated(method: str, target: str, url: str, *, since: float | None = None) -> Iterator[None]:
     """Turn the failures of requests and urllib3 into ours, most specific first.
 
     Their texts hold URLs, and a URL may hold a transfer token: only the kind of failure is kept, and
     the chain is cut.
+
+    :param since: when the request began, by the monotonic clock, in seconds; None is now.
     """
-    host = urllib3.util.parse_url(url).netloc
-    started = time.monotonic()
+    host = _host(url)
+    started = time.monotonic() if since is None else since
 
     def error(kind: type[errors.CS3Error], message: str) -> errors.CS3Error:
         return kind(message, operation=method, target=target)
 
+    if host is None:
+        raise error(errors.ProtocolViolation, "the URL to ask, which a server gave, is none")
     try:
         yield
     except requests.exceptions.SSLError as exc:
@@ -296,6 +336,14 @@ def _translated(method: str, target: str, url: str) -> Iterator[None]:
         raise error(errors.TransferInterrupted, f"the answer of {host} broke off: {type(exc).__name__}") from None
     except requests.exceptions.RequestException as exc:
         raise error(errors.ProtocolViolation, f"{host}: {type(exc).__name__}") from None
+
+
+def _host(url: str) -> str | None:
+    """Host and port as messages name them; None for what is no URL, of which nothing is said."""
+    try:
+        return urllib3.util.parse_url(url).netloc
+    except urllib3.exceptions.LocationParseError:
+        return None
 
 
 def _cause(exc: BaseException) -> Any:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+
+import requests
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.data_gateway import DataGateway
 from rucio_cs3.cs3.gateway import Gateway
 from rucio_cs3.cs3.namespace import Namespace
 from rucio_cs3.cs3.reference import Reference
+from rucio_cs3.cs3.remote_file import RemoteFile
 from rucio_cs3.cs3.resources import FileInfo, pick_ticket
+from rucio_cs3.cs3.streams import CHUNK_BYTES
 
 
 class Downloads:
@@ -27,38 +32,39 @@ class Downloads:
             raise errors.InvalidRequest("is a folder, not a file", operation="GET", target=str(reference))
         return info
 
-    def fetch(self, info: FileInfo, write: Callable[[bytes], object], *, idle_timeout_s: float | None = None) -> None:
-        """Hand all bytes of a file to ``write``, piece by piece.
+    def open(self, info: FileInfo, *, idle_timeout_s: float | None = None) -> RemoteFile:
+        """A file to read from; it is asked for on entry of the ``with`` block, and for each new beginning.
+
+        :param idle_timeout_s: longest silence, where shorter than the endpoint's.
+        """
+        return RemoteFile(lambda: self._get(info, idle_timeout_s), size=info.size, target=str(info.reference))
+
+    def fetch(
+        self, info: FileInfo, write: Callable[[memoryview], object], *, idle_timeout_s: float | None = None
+    ) -> None:
+        """Hand all bytes of a file to ``write``, piece by piece; each is valid only until the next.
 
         :param idle_timeout_s: longest silence, where shorter than the endpoint's.
         :raises SizeMismatch: as soon as more come than the server says there are.
+        :raises TransferInterrupted: when fewer come than were announced.
         """
-        target = str(info.reference)
-        received = 0
+        buffer = memoryview(bytearray(CHUNK_BYTES))
+        with self.open(info, idle_timeout_s=idle_timeout_s) as file:
+            while count := file.readinto(buffer):
+                write(buffer[:count])
 
-        def take(piece: bytes) -> None:
-            nonlocal received
-            received += len(piece)
-            if received > info.size:
-                # Said at once: a body without an end would fill the disk.
-                raise errors.SizeMismatch(
-                    f"more than the {info.size} bytes come that the server says it has", operation="GET", target=target
-                )
-            write(piece)
-
+    @contextlib.contextmanager
+    def _get(self, info: FileInfo, idle_timeout_s: float | None) -> Iterator[requests.Response]:
         used = self._gateway.tokens.get()
         for last in (False, True):
             tickets = self._gateway.initiate_download(info.reference)
-            try:
-                ticket = pick_ticket(tickets, ("simple", "spaces"), info.reference)
-                self._data.get(ticket, take, target=target, idle_timeout_s=idle_timeout_s)
-            except errors.Unauthenticated:
-                # The token died between ticket and GET; a 401 comes before any byte.
-                if last:
-                    raise
-                self._gateway.tokens.invalidate(used)
-            else:
-                return
+            ticket = pick_ticket(tickets, ("simple", "spaces"), info.reference)
+            with self._data.open(ticket, target=str(info.reference), idle_timeout_s=idle_timeout_s) as response:
+                if last or response.status_code != 401:
+                    yield response
+                    return
+            # The token died between ticket and GET.
+            self._gateway.tokens.invalidate(used)
 
 
 def compare(info: FileInfo, size: int, digests: Mapping[str, str], *, operation: str) -> None:

@@ -52,6 +52,7 @@ class CS3Error(Exception):
     :param code: the server's own code, such as ``CODE_LOCKED``, ``UNAVAILABLE`` or ``HTTP 507``.
     :param trace: the server's trace id, for the operator's search in the server's log.
     :param retryable: whether the same call may succeed later without anybody changing anything.
+    :param retry_after_s: for how many seconds the server asked to be left alone (``Retry-After``).
     """
 
     #: Whether an error of this class is worth another try unless its raiser says otherwise.
@@ -66,6 +67,7 @@ class CS3Error(Exception):
         code: str | None = None,
         trace: str | None = None,
         retryable: bool | None = None,
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -74,6 +76,7 @@ class CS3Error(Exception):
         self.code = code
         self.trace = trace
         self.retryable = self.retryable_by_default if retryable is None else retryable
+        self.retry_after_s = retry_after_s
 
     def __str__(self) -> str:
         parts = [self.message]
@@ -98,6 +101,7 @@ class CS3Error(Exception):
             "code": self.code,
             "trace": self.trace,
             "retryable": self.retryable,
+            "retry_after_s": self.retry_after_s,
         }
 
 

@@ -30,6 +30,7 @@ from rucio_cs3.cs3.downloads import Downloads, compare
 from rucio_cs3.cs3.gateway import Gateway
 from rucio_cs3.cs3.namespace import Namespace
 from rucio_cs3.cs3.reference import Reference
+from rucio_cs3.cs3.remote_file import RemoteFile
 from rucio_cs3.cs3.resources import FileInfo, Quota
 from rucio_cs3.cs3.streams import Progress, SafeFile, UploadBody, open_source
 from rucio_cs3.cs3.uploads import Options, Uploads
@@ -73,12 +74,13 @@ class CS3Storage:
         self._gateway.close()
         self.http.close()
 
-    def access_token(self) -> str:
+    def access_token(self, *, min_life_s: float = 0.0) -> str:
         """A living access token of this identity, for WebDAV requests to this endpoint only. A secret.
 
+        :param min_life_s: what it has to live, where the cloud's tokens live twice as long; half their life otherwise.
         :raises Unauthenticated: when the server refuses to log in.
         """
-        return self._gateway.tokens.get().token
+        return self._gateway.tokens.get(min_life_s=min_life_s).token
 
     # -- metadata -----------------------------------------------------------------------------------------
 
@@ -195,6 +197,36 @@ class CS3Storage:
             size=body.digests.byte_count, checksums=body.digests.hexdigests(), seconds=time.monotonic() - started
         )
 
+    def store(self, body: UploadBody, reference: Reference) -> None:
+        """Send what ``body`` reads, by the same ladder and with the same promises as :meth:`upload`; nothing of it
+        passes the local disk, and nothing that stands under the name is replaced.
+
+        An error of what ``body`` reads from comes through as it is, and nothing of the file is kept then.
+
+        :raises AlreadyExists: when the name is taken.
+        :raises ChecksumMismatch: when the content is not what ``body`` is to have; the server never had all of it.
+        """
+        self._uploads.upload(body, reference, Options(traceable=True))
+
+    def sweep(self, reference: Reference) -> None:
+        """Remove what killed processes have left of a :meth:`store` of this file: hidden siblings of its name.
+
+        One listing of the folder. A living :meth:`store` of the same file fails then, and leaves nothing: call it
+        only where there is to be no other.
+        """
+        self._uploads.sweep(reference)
+
+    def open(self, reference: Reference) -> RemoteFile:
+        """A file to read from its beginning; the server is looked at now, and asked for the bytes on entry of the
+        ``with`` block and after each ``seek(0)``, each time by a new ticket.
+
+        Reading raises TransferInterrupted or SizeMismatch where not as many bytes come as the server says there are.
+
+        :raises NotFound: when nothing is there.
+        :raises InvalidRequest: when it is a folder.
+        """
+        return self._downloads.open(self._downloads.readable(reference))
+
     def download(
         self,
         reference: Reference,
@@ -218,7 +250,7 @@ class CS3Storage:
         digests = Digests({*algorithms, *(("adler32",) if "adler32" in info.checksums else ())})
         with SafeFile(local_path) as target:
 
-            def write(piece: bytes) -> None:
+            def write(piece: memoryview) -> None:
                 target.write(piece)
                 digests.update(piece)
                 if progress is not None:

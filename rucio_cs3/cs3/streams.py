@@ -1,6 +1,7 @@
-"""The byte loops: local file to network and back, in constant memory, counted and digested in the same pass.
+"""The byte loops: file to network and back, in constant memory, counted and digested in the same pass.
 
-Knows files and iterators; no HTTP and no CS3.
+Knows files and iterators; no HTTP and no CS3. A file that is read may be a remote one
+(:mod:`rucio_cs3.cs3.remote_file`): what is the file's fault and what the network's is kept apart here.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.checksums import Digests
@@ -24,6 +26,23 @@ CHUNK_BYTES = 1024 * 1024
 Progress = Callable[[int], None]
 
 
+class Reader(Protocol):
+    """What an upload reads: a local file, :class:`io.BytesIO`, or a :class:`rucio_cs3.cs3.remote_file.RemoteFile`."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Read at most as much as the buffer takes; 0 is the end."""
+        ...
+
+    def tell(self) -> int: ...
+
+    def seek(self, position: int, /) -> int: ...
+
+
+#: Makes the error of a reader that gives another number of bytes than it was to: gets those that came (one more than
+#: wanted where more could be read) and those wanted.
+WrongLength = Callable[[int, int], errors.CS3Error]
+
+
 class UploadBody:
     """A request body that reads a file once, for an HTTP library that wants a length and an iterator.
 
@@ -31,24 +50,44 @@ class UploadBody:
 
     :param file: read from its current position.
     :param size: bytes to send, exactly.
-    :raises LocalChanged: when ``size`` is 0 and the file is not empty.
+    :param digests: of at least the algorithms of ``expected``.
+    :param name: what messages call the file.
+    :param expected: checksums that the content must have, algorithm -> full-width lower-case hex digits. Other content
+        is never sent as a whole: the last piece of it is held back, and the request stays unfinished.
+    :param wrong_length: whose fault another size is; that of the local file ``name`` by default.
+    :raises LocalChanged: (or what ``wrong_length`` makes) when ``size`` is 0 and the file is not empty.
+    :raises ChecksumMismatch: when ``size`` is 0 and ``expected`` is not the checksum of nothing.
     """
 
     def __init__(
-        self, file: BinaryIO, size: int, digests: Digests, *, name: str, progress: Progress | None = None
+        self,
+        file: Reader,
+        size: int,
+        digests: Digests,
+        *,
+        name: str,
+        progress: Progress | None = None,
+        expected: Mapping[str, str] | None = None,
+        wrong_length: WrongLength | None = None,
     ) -> None:
         self._file = file
         self._start = file.tell()
         self._size = size
-        #: Of the bytes that were handed out so far.
+        #: Of the bytes that were read so far; the last piece of them may still be unsent.
         self.digests = digests
-        #: The local file.
         self.name = name
+        self.expected = expected or {}
+        #: Whether anybody has begun to send it: what then fails may leave something at the server, also of no bytes.
+        self.begun = False
+        #: Bytes that were handed to the network so far.
+        self.sent = 0
+        #: What ended the reading: an error of the file or of the content. Never one of whoever is sent to.
+        self.failure: errors.CS3Error | None = None
         self._progress = progress
-        self._told = 0
-        if not size and file.read(1):
+        self._wrong_length = wrong_length or self._local_change
+        if not size:
             # An empty body is never iterated, so this is the only look; files in /proc have size 0, too.
-            raise errors.LocalChanged(f"local file {name} has size 0, and yet there is something to read")
+            self._check_whole()
 
     def __len__(self) -> int:
         return self._size
@@ -56,39 +95,84 @@ class UploadBody:
     def rewind(self) -> None:
         """Begin again with the first byte, after an attempt that the server refused."""
         self._file.seek(self._start)
-        if self._progress is not None and self._told:
-            self._progress(-self._told)
-        self._told = 0
+        if self._progress is not None and self.sent:
+            self._progress(-self.sent)
+        self.sent = 0
+        self.failure = None
         self.digests.reset()
+
+    def foresee(self, algorithm: str) -> str:
+        """The checksum of what is going to be sent: what is expected, or a read of the whole file now."""
+        if algorithm not in self.expected:
+            digests = Digests([algorithm])
+            buffer = memoryview(bytearray(CHUNK_BYTES))
+            while count := self._read(buffer):
+                digests.update(buffer[:count])
+            self._file.seek(self._start)
+            return digests.hexdigests()[algorithm]
+        return self.expected[algorithm]
 
     def __iter__(self) -> Iterator[memoryview]:
         """
-        :raises LocalChanged: when the file has become shorter or longer; the request then stays unfinished,
-            so that no server takes it for whole.
-        :raises LocalError: when the file cannot be read.
+        :raises LocalChanged: (or what ``wrong_length`` makes) when the file has become shorter or longer; the
+            request then stays unfinished, so that no server takes it for whole.
+        :raises ChecksumMismatch: when the content is not what is expected, likewise.
+        :raises LocalError: when a local file cannot be read; another reader raises its own errors.
         """
+        self.begun = True
+        try:
+            yield from self._pieces()
+        except errors.CS3Error as exc:
+            self.failure = exc
+            raise
+
+    def _pieces(self) -> Iterator[memoryview]:
         buffer = memoryview(bytearray(min(CHUNK_BYTES, self._size) or 1))
         left = self._size
         while left:
-            try:
-                # FileIO and BufferedReader both have readinto; BinaryIO only forgets to say so.
-                count: int = self._file.readinto(buffer[: min(left, len(buffer))])  # type: ignore[attr-defined]
-            except OSError as exc:
-                raise errors.LocalError(f"local file {self.name} cannot be read: {exc.strerror}") from exc
+            count = self._read(buffer[: min(left, len(buffer))])
             if not count:
-                raise errors.LocalChanged(
-                    f"local file {self.name} became shorter while it was uploaded: {left} of {self._size} bytes gone"
-                )
+                raise self._wrong_length(self._size - left, self._size)
             piece = buffer[:count]
             self.digests.update(piece)
             left -= count
-            if not left and self._file.read(1):
-                # Found before the last piece is sent, so the server never gets a complete body.
-                raise errors.LocalChanged(f"local file {self.name} became longer while it was uploaded")
+            if not left:
+                # Before the last piece is sent, so that the server never gets a complete body.
+                self._check_whole()
             yield piece
+            self.sent += count
             if self._progress is not None:
-                self._told += count
                 self._progress(count)
+
+    def _check_whole(self) -> None:
+        """All bytes have been read: are they all, and the right ones?"""
+        if self._read(memoryview(bytearray(1))):
+            raise self._wrong_length(self._size + 1, self._size)
+        found = self.digests.hexdigests()
+        for algorithm, wanted in self.expected.items():
+            if found[algorithm] != wanted:
+                raise errors.ChecksumMismatch(
+                    "the source sends other content than the catalogue says: "
+                    f"its {algorithm} is {found[algorithm]}, not {wanted}",
+                    operation="GET",
+                    target=self.name,
+                )
+
+    def _read(self, buffer: memoryview) -> int:
+        try:
+            # None is what a device says that has nothing yet; no such file is ever opened here.
+            return self._file.readinto(buffer) or 0
+        except OSError as exc:
+            raise errors.LocalError(f"local file {self.name} cannot be read: {exc.strerror}") from exc
+
+    def _local_change(self, came: int, wanted: int) -> errors.CS3Error:
+        if not wanted:
+            return errors.LocalChanged(f"local file {self.name} has size 0, and yet there is something to read")
+        if came > wanted:
+            return errors.LocalChanged(f"local file {self.name} became longer while it was uploaded")
+        return errors.LocalChanged(
+            f"local file {self.name} became shorter while it was uploaded: {wanted - came} of {wanted} bytes gone"
+        )
 
 
 class SafeFile:
@@ -110,7 +194,7 @@ class SafeFile:
             self._file = self._part.open("xb", buffering=0)
         return self
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """
         :raises LocalNoSpaceLeft: when the disk is full.
         """
@@ -140,7 +224,7 @@ class SafeFile:
 
 
 @contextlib.contextmanager
-def open_source(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+def open_source(path: Path) -> Iterator[tuple[FileIO, os.stat_result]]:
     """Open a local file for an upload, with its status.
 
     :raises LocalNotFound: when it does not exist.

@@ -8,12 +8,12 @@ cut PUT leaves.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import secrets
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.auth import TokenSource
@@ -25,7 +25,7 @@ from rucio_cs3.cs3.gateway import Gateway
 from rucio_cs3.cs3.namespace import OPEN_OUTCOME, Namespace
 from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.resources import Ticket, pick_ticket
-from rucio_cs3.cs3.streams import UploadBody, open_source
+from rucio_cs3.cs3.streams import UploadBody
 
 _log = logging.getLogger(__name__)
 
@@ -37,18 +37,24 @@ _LATE_COMMIT_S = 10.0
 _STUB_S = 2.0
 _STUB_POLL_S = 0.05
 
+#: Names of hidden siblings: this, something random, and that.
+_PREFIX = ".rucio-cs3."
+_SUFFIX = ".part"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """How one upload is done; the meaning is that of :meth:`rucio_cs3.cs3.storage.CS3Storage.upload`.
 
-    :param mtime_s: modification time of the local file, in seconds since the epoch.
+    :param mtime_s: modification time of the local file, in seconds since the epoch; None where there is none.
+    :param traceable: :meth:`Uploads.sweep` may take what is left of it, should this process be killed.
     """
 
-    mtime_s: float
-    overwrite: bool
-    read_back: bool
-    idle_timeout_s: float | None
+    mtime_s: float | None = None
+    overwrite: bool = False
+    read_back: bool = False
+    idle_timeout_s: float | None = None
+    traceable: bool = False
 
 
 @dataclass
@@ -91,15 +97,34 @@ class Uploads:
         if self._endpoint.upload_landing == "temporary":
             self._via_temporary(body, reference, options)
             return
-        headers = {"X-OC-Mtime": str(int(options.mtime_s))}
-        if present is not None:
-            # The old content is replaced at the commit, so the server must compare before it.
-            headers["Upload-Checksum"] = f"adler32 {_adler32_of(Path(body.name))}"
+        headers = {} if options.mtime_s is None else {"X-OC-Mtime": str(int(options.mtime_s))}
+        if present is not None or (body.expected and len(body)):
+            # Where the old content is replaced at the commit, the server must compare before it; where the checksum
+            # is known beforehand, it costs nothing to have it do so. (An empty file is made without a PUT.)
+            algorithm = "adler32" if present is not None else next(iter(body.expected))
+            headers["Upload-Checksum"] = f"{algorithm} {body.foresee(algorithm)}"
         self._direct(body, reference, headers, options, only_new=present is None)
+
+    def sweep(self, reference: Reference) -> None:
+        """See :meth:`rucio_cs3.cs3.storage.CS3Storage.sweep`."""
+        if self._endpoint.upload_landing != "temporary":
+            return
+        prefix = _traceable_prefix(reference)
+        try:
+            listed = self._namespace.list(reference.parent)
+        except errors.NotFound:
+            return
+        for info in listed:
+            name = info.reference.name
+            if name.startswith(prefix) and name.endswith(_SUFFIX) and not info.is_directory:
+                _log.warning("%s: removing %s, which a killed transfer left", self._endpoint.name, info.reference)
+                with contextlib.suppress(errors.NotFound):
+                    self._gateway.delete(info.reference)
 
     def _via_temporary(self, body: UploadBody, reference: Reference, options: Options) -> None:
         """Land on a hidden sibling, prove it, then move it to the name (the CERNBox line)."""
-        landing = reference.sibling(f".rucio-cs3.{secrets.token_hex(8)}.part")
+        prefix = _traceable_prefix(reference) if options.traceable else _PREFIX
+        landing = reference.sibling(f"{prefix}{secrets.token_hex(8)}{_SUFFIX}")
         with self._undone_on_failure(landing, body):
             self._send(self._gateway.initiate_upload(landing, len(body)), body, landing, {}, options, _Landed())
             if not options.overwrite and self._namespace.present(reference) is not None:
@@ -206,7 +231,7 @@ class Uploads:
                 # A session is never used twice: OpenCloud appends to it.
                 tickets = self._gateway.initiate_upload(landing, len(body), only_new=landed.only_new, headers=headers)
             except OPEN_OUTCOME as error:
-                if body.digests.byte_count < len(body):
+                if body.sent < len(body):
                     raise
                 # All was sent and only the answer is missing: what is there decides, not a second upload.
                 _log.info("PUT %s: looking at the file, because the answer was lost (%s)", landing, error)
@@ -240,9 +265,10 @@ class Uploads:
         try:
             yield
         except BaseException as failure:
-            # An error with a code is an answer: the server had finished with the request.
-            answered = isinstance(failure, errors.CS3Error) and failure.code is not None
-            stub_by = time.monotonic() + (_STUB_S if body.digests.byte_count and not answered else 0.0)
+            # An error with a code is an answer: the server had finished with the request. That of a body that was
+            # read from another server is none.
+            answered = isinstance(failure, errors.CS3Error) and failure.code and failure is not body.failure
+            stub_by = time.monotonic() + (_STUB_S if body.begun and not answered else 0.0)
             try:
                 while True:
                     try:
@@ -259,9 +285,6 @@ class Uploads:
             raise
 
 
-def _adler32_of(path: Path) -> str:
-    digests = Digests(["adler32"])
-    with open_source(path) as (file, _):
-        while piece := file.read(1 << 20):
-            digests.update(piece)
-    return digests.hexdigests()["adler32"]
+def _traceable_prefix(reference: Reference) -> str:
+    """The same for all uploads of one file, and short also for a name of 255 bytes; no other upload's name has it."""
+    return f"{_PREFIX}{hashlib.sha256(reference.name.encode()).hexdigest()[:16]}."

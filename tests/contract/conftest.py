@@ -99,6 +99,34 @@ def destination(cloud_pair: tuple[Cloud, Cloud], tmp_path: Path) -> Iterator[Pla
         yield place
 
 
+@pytest.fixture(params=["v3", _REVA])
+def without_tpc(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """A fresh folder in a cloud of the line that does third-party copies, where they are switched off."""
+    if request.param == "reva":
+        request.getfixturevalue("reva_sites")  # skips or fails where there is no revad
+        with (
+            RevaSite("plain", http_tpc=False) as site,
+            FaultyReva(site) as reva,
+            fresh_place(reva, tmp_path / "plain") as place,
+        ):
+            yield place
+    else:
+        with EmbeddedCloud(name="plain", http_tpc=False) as cloud, fresh_place(cloud, tmp_path / "plain") as place:
+            yield place
+
+
+@pytest.fixture
+def embedded_pair(tmp_path: Path) -> Iterator[tuple[Place, Place]]:
+    """Source and destination in two embedded clouds that report their progress all the time."""
+    with (
+        EmbeddedCloud(name="a", marker_interval_s=0) as a,
+        EmbeddedCloud(name="b", marker_interval_s=0) as b,
+        fresh_place(a, tmp_path / "a") as source,
+        fresh_place(b, tmp_path / "b") as destination,
+    ):
+        yield source, destination
+
+
 @pytest.fixture
 def no_late_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not wait long for a commit that a lost answer might have hidden; these servers do all at once."""

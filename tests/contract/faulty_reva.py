@@ -267,10 +267,12 @@ class _Exchange(http.server.BaseHTTPRequestHandler):
             self.tokens.expire_all()
         elif self._is("stall"):
             self._stall()
-        elif (status := self._bytes("return")) is not None:
+        elif self.fault is not None and self.fault.kind == "return":
             for _ in self._body():
                 pass
-            self.send_response(status)
+            self.send_response(self.fault.number)
+            for name, value in self.fault.headers.items():
+                self.send_header(name, value)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return

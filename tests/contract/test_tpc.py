@@ -1,35 +1,17 @@
-"""C8xx: third-party copies. The destination fetches from the source; its word is no proof."""
+"""C801-C819: the destination fetches from the source; its word is no proof."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rucio_cs3.cs3 import Reference, errors, tpc
+from rucio_cs3.cs3 import errors
 from rucio_cs3.sandbox.cloud import EmbeddedCloud
-from rucio_cs3.sandbox.reva import RevaSite
 from tests.contract.conftest import fresh_place
-from tests.contract.faulty_reva import FaultyReva
+from tests.contract.copying import SIZE, pull, url
 from tests.contract.place import Place, adler32, content
-
-SIZE = 2 * 1024 * 1024 + 17
-_REVA = pytest.param("reva", marks=pytest.mark.reva)
-
-
-def pull(source: Place, file: Reference, destination: Place, target: Reference, **changes: str) -> list[tpc.Marker]:
-    """Have ``destination`` fetch a file from ``source``."""
-    markers: list[tpc.Marker] = []
-    arguments = {
-        "source_url": source.storage.endpoint.webdav.url(file),
-        "destination_url": destination.storage.endpoint.webdav.url(target),
-        "source_token": source.storage.access_token(),
-        "destination_token": destination.storage.access_token(),
-        **changes,
-    }
-    tpc.pull(destination.storage.http, on_marker=markers.append, **arguments)
-    return markers
 
 
 @pytest.mark.parametrize("name", ["file", "a b%20#?&+;", "zoë"])
@@ -47,14 +29,14 @@ def test_c802_the_source_is_missing(source: Place, destination: Place) -> None:
     missing = source.file("missing")
     with pytest.raises(errors.NotFound, match="the source has no such file") as caught:
         pull(source, missing, destination, destination.file("target"))
-    assert destination.storage.endpoint.webdav.url(destination.file("target")) in str(caught.value)
+    assert url(destination, destination.file("target")) in str(caught.value)
     assert destination.names() == []
 
 
 def test_c803_the_source_refuses_the_token(source: Place, destination: Place) -> None:
     file = source.put("file", b"x")
     with pytest.raises(errors.Unauthenticated) as caught:
-        pull(source, file, destination, destination.file("target"), source_token="bad-token-4711")
+        pull(source, file, destination, destination.file("target"), source_authorization="Bearer bad-token-4711")
     assert "HTTP 401" in str(caught.value)
     assert "4711" not in str(caught.value)
     assert destination.names() == []
@@ -63,7 +45,7 @@ def test_c803_the_source_refuses_the_token(source: Place, destination: Place) ->
 def test_c804_the_destination_refuses_the_token(source: Place, destination: Place) -> None:
     file = source.put("file", b"x")
     with pytest.raises(errors.Unauthenticated) as caught:
-        pull(source, file, destination, destination.file("target"), destination_token="bad-token-4711")
+        pull(source, file, destination, destination.file("target"), destination_authorization="Bearer bad-token-4711")
     assert "HTTP 401" in str(caught.value)
     assert "4711" not in str(caught.value)
     assert destination.names() == []
@@ -73,50 +55,22 @@ def test_c805_what_stands_at_the_destination_stays(source: Place, destination: P
     file, target = source.put("file", b"new"), destination.put("target", b"old")
     with pytest.raises(errors.AlreadyExists, match="something stands at the destination") as caught:
         pull(source, file, destination, target)
-    assert destination.storage.endpoint.webdav.url(target) in str(caught.value)
+    assert url(destination, target) in str(caught.value)
     assert destination.stored(target) == b"old"
     assert source.stored(file) == b"new"
-
-
-@pytest.fixture(params=["v3", _REVA])
-def without_tpc(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    """A folder in a cloud whose WebDAV front end does no third-party copies."""
-    if request.param == "reva":
-        request.getfixturevalue("reva_sites")  # skips or fails where there is no revad
-        with (
-            RevaSite("plain", http_tpc=False) as site,
-            FaultyReva(site) as reva,
-            fresh_place(reva, tmp_path / "plain") as place,
-        ):
-            yield place
-    else:
-        with EmbeddedCloud(name="plain", http_tpc=False) as cloud, fresh_place(cloud, tmp_path / "plain") as place:
-            yield place
 
 
 def test_c806_third_party_copies_are_off(without_tpc: Place) -> None:
     """Both ends have the same path, which is when a Reva that copies within itself would destroy the file."""
     file = without_tpc.put("file", b"the only copy")
-    elsewhere = without_tpc.storage.endpoint.webdav.url(file).replace("127.0.0.1", "127.0.0.2")
+    elsewhere = url(without_tpc, file).replace("127.0.0.1", "127.0.0.2")
     with pytest.raises((errors.Unsupported, errors.AlreadyExists)):
         pull(without_tpc, file, without_tpc, file, source_url=elsewhere)
     assert without_tpc.stored(file) == b"the only copy"
     with pytest.raises(errors.Unsupported, match="no third-party copies") as caught:
         pull(without_tpc, file, without_tpc, without_tpc.file("other"), source_url=elsewhere)
-    assert without_tpc.storage.endpoint.webdav.url(without_tpc.file("other")) in str(caught.value)
+    assert url(without_tpc, without_tpc.file("other")) in str(caught.value)
     assert without_tpc.names() == ["file"]
-
-
-@pytest.fixture
-def embedded_pair(tmp_path: Path) -> Iterator[tuple[Place, Place]]:
-    """Two embedded clouds, for faults inside the destination; it reports its progress all the time."""
-    with (
-        EmbeddedCloud(name="a") as a,
-        EmbeddedCloud(name="b", marker_interval_s=0) as b,
-        fresh_place(a, tmp_path / "a") as source,
-        fresh_place(b, tmp_path / "b") as destination,
-    ):
-        yield source, destination
 
 
 @pytest.mark.parametrize("status", [403, 500, 507])
@@ -148,7 +102,7 @@ def test_c809_a_report_that_breaks_off_is_no_success(embedded_pair: tuple[Place,
     destination.fault(point, "cut-after:1000")
     with pytest.raises(errors.TransferInterrupted) as caught:
         pull(source, file, destination, destination.file("target"))
-    assert destination.storage.endpoint.webdav.url(destination.file("target")) in str(caught.value)
+    assert url(destination, destination.file("target")) in str(caught.value)
     assert source.stored(file) == content(SIZE)
 
 
@@ -180,7 +134,7 @@ def test_c810_the_destination_does_not_claim_success(
 def test_c811_markers_tell_the_progress(embedded_pair: tuple[Place, Place]) -> None:
     source, destination = embedded_pair
     file = source.put("file", content(SIZE))
-    transferred = [marker.transferred_bytes for marker in pull(source, file, destination, destination.file("target"))]
+    transferred = pull(source, file, destination, destination.file("target"))
     assert transferred == sorted(transferred)
     assert transferred[-1] == SIZE
 
@@ -190,6 +144,84 @@ def test_c812_a_pull_by_a_cloud_that_does_none(spaces: Place, tmp_path: Path) ->
         file = source.put("file", b"x")
         with pytest.raises(errors.Unsupported, match="no third-party copies") as caught:
             pull(source, file, spaces, spaces.file("target"))
-        assert spaces.storage.endpoint.webdav.url(spaces.file("target")) in str(caught.value)
+        assert url(spaces, spaces.file("target")) in str(caught.value)
         assert source.stored(file) == b"x"
     assert spaces.names() == []
+
+
+@pytest.mark.parametrize("point", ["before", "within"])
+def test_c813_silence_ends(source: Place, destination: Place, point: str) -> None:
+    """The source says nothing, or stops in the middle; Reva then has nothing to report, and says nothing either."""
+    file = source.put("file", content(SIZE))
+    source.fault("webdav.get", "stall" if point == "before" else "stall-after:100000")
+    impatient = replace(destination, storage=destination.impatient())
+    with pytest.raises(errors.DeadlineExceeded, match="fell silent") as caught:
+        pull(source, file, impatient, destination.file("target"))
+    assert caught.value.retryable
+    assert url(destination, destination.file("target")) in str(caught.value)
+    assert source.stored(file) == content(SIZE)
+
+
+@pytest.mark.parametrize("count", [0, 1, 4096, 1024 * 1024, SIZE - 1])
+def test_c814_the_source_may_break_off_at_any_byte(source: Place, destination: Place, count: int) -> None:
+    file, target = source.put("file", content(SIZE)), destination.file("target")
+    source.fault("webdav.get", f"cut-after:{count}")
+    with pytest.raises(errors.TransferInterrupted):
+        pull(source, file, destination, target)
+    assert source.stored(file) == content(SIZE)
+    # What came until then may stand there; whole it is not.
+    assert destination.names() in ([], ["target"])
+    if destination.names():
+        assert destination.storage.stat(target).size == count
+
+
+def test_c815_a_lost_answer_leaves_it_open(source: Place, destination: Place) -> None:
+    file, target = source.put("file", b"x"), destination.file("target")
+    destination.fault("webdav.copy", "lost-answer")
+    with pytest.raises(errors.TransferInterrupted):
+        pull(source, file, destination, target)
+    assert destination.stored(target) == b"x", "it was the answer that got lost"
+
+
+@pytest.mark.parametrize(
+    ("script", "kind", "seconds"),
+    [
+        ("return-503,retry-after:7", errors.Unavailable, 7),
+        ("return-429,retry-after:120", errors.Throttled, 120),
+        ("return-503", errors.Unavailable, None),
+        ("return-500,retry-after:7", errors.ServerFault, None),
+    ],
+)
+def test_c816_a_server_that_asks_for_time(
+    source: Place, destination: Place, script: str, kind: type[errors.CS3Error], seconds: int | None
+) -> None:
+    file = source.put("file", b"x")
+    destination.fault("webdav.copy", script)
+    with pytest.raises(kind) as caught:
+        pull(source, file, destination, destination.file("target"))
+    assert caught.value.retry_after_s == seconds
+    assert destination.names() == []
+
+
+def test_c817_a_missing_folder_is_not_told(source: Place, destination: Place) -> None:
+    file = source.put("file", content(SIZE))
+    pull(source, file, destination, destination.file("missing").child("target"))
+    assert destination.names() == []
+
+
+@pytest.mark.parametrize("status", [403, 500, 503])
+def test_c818_the_source_refuses(source: Place, destination: Place, status: int) -> None:
+    """Reva passes the source's status on; a wish to be left alone would be the source's, and is not passed on."""
+    file = source.put("file", b"x")
+    source.fault("webdav.get", f"return-{status},retry-after:7")
+    with pytest.raises(errors.for_http_status(status)) as caught:
+        pull(source, file, destination, destination.file("target"))
+    assert caught.value.retry_after_s is None
+    assert destination.names() == []
+
+
+def test_c819_a_source_that_cannot_be_reached(source: Place, destination: Place) -> None:
+    file = source.file("file")
+    with pytest.raises(errors.ServerFault):
+        pull(source, file, destination, destination.file("target"), source_url="http://127.0.0.1:1/file")
+    assert destination.names() == []

@@ -5,7 +5,10 @@ What differs here would make every test on the embedded cloud a test of our imag
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -525,6 +528,13 @@ def test_tpc_push(site: Raw, folder: str) -> None:
     # Overwrite is not looked at.
     assert site.dav("COPY", f"{folder}/file", Destination=target, Overwrite="F", **token).status_code == 202
     assert site.size(f"/localfs{folder}/pushed") == 11
+    assert site.dav("PUT", f"{folder}/empty", b"").status_code == 201
+    empty = site.dav("COPY", f"{folder}/empty", Destination=f"{target}-empty", **token)
+    assert (empty.status_code, empty.text) == (202, "success: Created")
+    assert site.size(f"/localfs{folder}/pushed-empty") is None, "it was sent without a length"
+    token_and_source = {**token, "Source": f"{site.cloud.webdav_url}{folder}/empty"}
+    assert site.dav("COPY", f"{folder}/pulled-empty", **token_and_source).status_code == 202
+    assert site.size(f"/localfs{folder}/pulled-empty") == 0
     unreachable = site.dav("COPY", f"{folder}/file", Destination="http://127.0.0.1:1/x", **token)
     assert (unreachable.status_code, unreachable.text) == (202, "")
     assert site.dav("COPY", folder, Destination=target, **token).status_code == 400
@@ -554,3 +564,110 @@ def test_without_tpc_a_push_destroys_its_source(site_without_tpc: Raw, folder_wi
     assert site.size(f"/localfs{folder}/file") == 5
     assert site.dav("COPY", f"{folder}/file", Destination=same).status_code == 500
     assert site.size(f"/localfs{folder}/file") is None
+
+
+class Peer(http.server.BaseHTTPRequestHandler):
+    """The other site of a third-party copy: it does as its path says."""
+
+    protocol_version = "HTTP/1.1"
+    ended: threading.Semaphore
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "5000")
+        self.end_headers()
+        self.wfile.write(b"a" * 1000)
+        self.close_connection = True
+        if self.path == "/slow":
+            with contextlib.suppress(OSError):
+                for _ in range(4000):
+                    time.sleep(0.05)
+                    self.wfile.write(b"a")
+                return
+            self.ended.release()
+
+    def do_PUT(self) -> None:
+        if self.path == "/cut":
+            self.close_connection = True
+            return
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(int(self.path.lstrip("/")))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is logged."""
+
+
+@pytest.fixture
+def peer() -> Iterator[tuple[str, threading.Semaphore]]:
+    """URL of the other site, and what is released for each slow answer that nobody waits for any more."""
+
+    class Fresh(Peer):
+        ended = threading.Semaphore(0)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Fresh) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", Fresh.ended
+        server.shutdown()
+        thread.join()
+
+
+def test_tpc_onto_a_folder(site: Raw, folder: str) -> None:
+    """What a probe asks: it is refused before anybody looks for the source."""
+    nowhere = {"Source": "https://nowhere.invalid/nothing", "Overwrite": "F"}
+    assert site.dav("COPY", f"{folder}/", **nowhere).status_code == 412
+    assert site.dav("COPY", "/", **nowhere).status_code == 412
+    assert site.dav("COPY", f"{folder}/missing/", **nowhere).status_code == 500
+    listed = site.call("ListContainer", provider_api_pb2.ListContainerRequest(ref=ref(f"/localfs{folder}")))[1]
+    assert not listed.infos
+
+
+def test_without_tpc_onto_a_folder(site_without_tpc: Raw, folder_without_tpc: str) -> None:
+    site, folder = site_without_tpc, folder_without_tpc
+    nowhere = {"Source": "https://nowhere.invalid/nothing", "Overwrite": "F"}
+    assert site.dav("COPY", f"{folder}/", **nowhere).status_code == 400
+    assert site.dav("COPY", f"{folder}/missing/", **nowhere).status_code == 400
+    assert site.dav("PROPFIND", f"{folder}/", Depth="0").status_code == 207
+    assert site.dav("PROPFIND", f"{folder}/missing/", Depth="0").status_code == 404
+
+
+def test_tpc_pull_from_a_source_that_breaks_off(site: Raw, folder: str, peer: tuple[str, threading.Semaphore]) -> None:
+    pulled = site.dav("COPY", f"{folder}/cut", Source=f"{peer[0]}/cut")
+    assert (pulled.status_code, pulled.text) == (202, "")
+    deadline = time.monotonic() + 20
+    while (size := site.size(f"/localfs{folder}/cut")) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert size == 1000, "a stub"
+
+
+def test_tpc_pull_ends_with_its_client(site: Raw, folder: str, peer: tuple[str, threading.Semaphore]) -> None:
+    host, port = site.cloud.http_url.rpartition("/")[2].split(":")
+    head = f"COPY /remote.php/webdav{folder}/file HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.token}\r\n"
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(f"{head}Source: {peer[0]}/slow\r\n\r\n".encode())
+        assert not peer[1].acquire(timeout=0.5), "the source is being read"
+    assert peer[1].acquire(timeout=20), "the connection to the source has ended, too"
+    deadline = time.monotonic() + 20
+    while (size := site.size(f"/localfs{folder}/file")) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert size in range(1000, 5000), "a stub"
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 401, 403, 500, 507])
+def test_tpc_push_says_success_whatever_the_destination_says(
+    site: Raw, peer: tuple[str, threading.Semaphore], status: int
+) -> None:
+    assert site.dav("PUT", f"/pushed-{status}", b"hello").status_code == 201
+    pushed = site.dav("COPY", f"/pushed-{status}", Destination=f"{peer[0]}/{status}")
+    assert (pushed.status_code, pushed.text) == (202, "success: Created")
+
+
+def test_tpc_push_to_a_destination_that_breaks_off(
+    site: Raw, folder: str, peer: tuple[str, threading.Semaphore]
+) -> None:
+    assert site.dav("PUT", f"{folder}/file", b"hello").status_code == 201
+    pushed = site.dav("COPY", f"{folder}/file", Destination=f"{peer[0]}/cut")
+    assert (pushed.status_code, pushed.text) == (202, "")
+    assert site.size(f"/localfs{folder}/file") == 5

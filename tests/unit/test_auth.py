@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rucio_cs3.cs3 import BasicProvider, BearerProvider, Secret, errors
-from rucio_cs3.cs3.auth import Credential, Login, TokenSource, jwt_expiry
+from rucio_cs3.cs3.auth import LENT_LIFE_S, Credential, Login, TokenSource, jwt_expiry
 from rucio_cs3.cs3.resources import Ticket
 
 
@@ -251,6 +251,39 @@ def test_a_token_near_its_end_is_renewed() -> None:
     source = TokenSource(logins)
     assert source.get().token == "token-1"
     assert source.get().token == "token-2"
+
+
+@pytest.mark.parametrize(
+    ("life", "age", "renew"),
+    [
+        (86400, 84000, False),  # 40 minutes left
+        (86400, 84700, True),  # 28 minutes left; a request from here would still take it
+        (3600, 1700, False),
+        (3600, 1900, True),
+        # Tokens that never live so long: not anew for each copy.
+        (600, 290, False),
+        (600, 310, True),
+    ],
+)
+def test_when_a_token_is_renewed_before_it_is_lent(life: float, age: float, renew: bool) -> None:
+    credential = Credential("t", 1000 + life, 1000)
+    assert credential.needs_renewal(1000 + age, min_life_s=LENT_LIFE_S) is renew
+    assert not credential.needs_renewal(1000 + age, min_life_s=0)
+
+
+def test_a_token_that_does_not_say_when_it_ends_is_lent_as_it_is() -> None:
+    assert not Credential("t").needs_renewal(1e12, min_life_s=LENT_LIFE_S)
+
+
+def test_a_token_to_lend_is_had_by_one_login() -> None:
+    logins = Logins()
+    source = TokenSource(logins)
+    source._current = Credential("old", time.time() + 600, time.time() - 3000)
+    assert source.get().token == "old"
+    lent = in_threads(16, lambda: source.get(min_life_s=LENT_LIFE_S))
+    assert {credential.token for credential in lent} == {"token-1"}
+    assert source.get().token == "token-1"
+    assert logins.count == 1
 
 
 def test_a_failed_login_is_tried_again_by_the_next() -> None:

@@ -92,6 +92,47 @@ def test_tickets_that_are_taken(url: str) -> None:
     assert endpoint(data_hosts=frozenset({"data.test", "127.0.0.1"})).check_data_url(url) == url
 
 
+HEAD = "https://head.test:2880/f"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://head.test:2880/g?ticket=1", "https://HEAD.test:2880/", "https://Data.test:1/g", "https://data.test/g"],
+)
+def test_redirects_that_a_token_follows(url: str) -> None:
+    assert endpoint(data_hosts=frozenset({"data.TEST"})).check_redirect(HEAD, url) == url
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("https://head.test/f", "head.test:443"),
+        ("https://head.test:2881/f", "data_hosts"),
+        ("https://head.test:0/f", "head.test:0"),
+        # A ticket may name the cloud's own hosts; a server elsewhere that sends us there is not the cloud.
+        ("https://cloud.test/f", "data_hosts"),
+        ("http://head.test:2880/f", "leaves TLS"),
+        ("http://data.test/f", "leaves TLS"),
+        ("https://head.test:2880\\@data.test/f", "backslash"),
+        ("https://secret@data.test/f", "user"),
+        ("https://data.test:secret/", "is none"),
+        ("ftp://head.test:2880/f", "no HTTP server"),
+    ],
+)
+def test_redirects_that_no_token_follows(url: str, words: str) -> None:
+    site = endpoint(data_hosts=frozenset({"data.test"}), allow_plaintext=True)
+    with pytest.raises(errors.ProtocolViolation, match=words) as caught:
+        site.check_redirect(HEAD, url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_redirect_without_tls_needs_leave() -> None:
+    url = "http://head.test:2880/f"
+    assert endpoint(allow_plaintext=True).check_redirect(url, url) == url
+    with pytest.raises(errors.ProtocolViolation, match="without TLS"):
+        endpoint().check_redirect(url, url)
+
+
 @pytest.mark.parametrize(
     ("url", "words"),
     [

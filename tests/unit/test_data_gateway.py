@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import logging
@@ -19,7 +20,8 @@ import trustme
 from rucio_cs3.cs3 import Endpoint, Timeouts, WebDAVBase, errors
 from rucio_cs3.cs3.auth import Credential
 from rucio_cs3.cs3.checksums import Digests
-from rucio_cs3.cs3.data_gateway import DataGateway, HTTPClient
+from rucio_cs3.cs3.data_gateway import DataGateway, HTTPClient, http_error
+from rucio_cs3.cs3.remote_file import RemoteFile
 from rucio_cs3.cs3.resources import Ticket
 from rucio_cs3.cs3.streams import UploadBody
 from rucio_cs3.sandbox.ports import free_port
@@ -145,13 +147,21 @@ def ticket_of(port: int, *, scheme: str = "http", host: str = "127.0.0.1", path:
     return Ticket(protocol="simple", url=f"{scheme}://{host}:{port}{path}", token=TRANSFER)
 
 
+def fetch(gateway: DataGateway, ticket: Ticket, write: Callable[[memoryview], object]) -> None:
+    """GET by a ticket, as far as it goes."""
+    buffer = memoryview(bytearray(1 << 20))
+    with RemoteFile(lambda: gateway.open(ticket, target="/a/file"), size=None, target="/a/file") as file:
+        while count := file.readinto(buffer):
+            write(buffer[:count])
+        assert file.readinto(buffer) == 0
+
+
 def get(port: int, **changes: Any) -> bytes:
     """GET from a raw server; the bytes that came."""
     got = bytearray()
     ticket = ticket_of(port, **{key: changes[key] for key in ("scheme", "host") if key in changes})
     with gateway_of(port, **changes) as gateway:
-        count = gateway.get(ticket, got.extend, target="/a/file")
-    assert count == len(got)
+        fetch(gateway, ticket, got.extend)
     return bytes(got)
 
 
@@ -204,7 +214,7 @@ def test_a_body_longer_than_announced_is_not_read_on() -> None:
     got = bytearray()
     with RawServer(script) as server, gateway_of(server.port) as gateway:
         for _ in range(2):
-            gateway.get(ticket_of(server.port), got.extend, target="/a/file")
+            fetch(gateway, ticket_of(server.port), got.extend)
             assert server.closed.acquire(timeout=20)
     assert bytes(got) == b"hellohello"
     assert len(server.heads) == 2
@@ -288,6 +298,74 @@ def test_an_error_page_of_any_kind(body: bytes) -> None:
         get(server.port)
     assert len(str(caught.value)) < 700
     assert "<h1>" not in str(caught.value)
+
+
+def echoing(*parts: str) -> Script:
+    """A server that says back what it was told, all of it: a debug page, or an exception with the request in it."""
+
+    def script(connection: socket.socket, _: bytes) -> None:
+        text = " ".join(parts).encode()
+        head = f"HTTP/1.1 403 Not {parts[0]}\r\nX-Request-Id: of {parts[0]}\r\nContent-Length: {len(text)}\r\n\r\n"
+        connection.sendall(head.encode() + text)
+
+    return script
+
+
+LONG = "eyJhbGciOiJub25lIn0." + "x1y2z3" * 200
+BASIC = base64.b64encode(b"user:pass/word+4711?").decode()
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "repeated"),
+    [
+        ("Authorization", f"Bearer {ACCESS}", f"Bearer {ACCESS}"),
+        ("Authorization", f"Bearer {ACCESS}", f'{{"token":"{ACCESS}"}}'),
+        ("authorization", f"bearer {ACCESS}", ACCESS),
+        ("Authorization", f"Basic {BASIC}", BASIC),
+        ("Authorization", f"Basic {BASIC}", "pass\\/word+4711?"),
+        ("Authorization", f"Basic {BASIC}", "no such password: pass/word+4711?"),
+        ("Authorization", f"Basic {BASIC}", "pass%2Fword%2B4711%3F"),
+        ("TransferHeaderAuthorization", f"Bearer {ACCESS}", ACCESS),
+        ("X-Access-Token", ACCESS, f"reva {ACCESS}!"),
+        ("X-Reva-Transfer", ACCESS, ACCESS),
+        # Longer than what is kept of an answer, and than what some servers repeat.
+        ("Authorization", f"Bearer {LONG}", LONG),
+        ("Authorization", f"Bearer {LONG}", f"{LONG[:60]}..."),
+    ],
+)
+def test_what_a_server_repeats_is_not_told(header: str, value: str, repeated: str) -> None:
+    with RawServer(echoing(repeated, "said you")) as server, gateway_of(server.port) as gateway:
+        http = gateway._http
+        with http.request("GET", f"http://127.0.0.1:{server.port}/", headers={header: value}, target="f") as response:
+            told = http_error(response, "GET", "f")
+    assert "403 Not" in str(told)
+    for text in (str(told), repr(vars(told))):
+        assert "***" in text
+        for secret in ("4711", "x1y2z3", BASIC[:12]):
+            assert secret not in text
+
+
+@pytest.mark.parametrize("repeated", ["authz=Bearer%20t-4711&n=1", "Bearer t-4711", "t-4711", "/f?authz=Bearer+t-4711"])
+def test_the_query_of_a_url_that_a_server_repeats_is_not_told(repeated: str) -> None:
+    with RawServer(echoing(repeated, "is no ticket, 1 of 2")) as server, gateway_of(server.port) as gateway:
+        url = f"http://127.0.0.1:{server.port}/f?authz=Bearer%20t-4711&n=1"
+        with gateway._http.request("GET", url, headers={}, target="f") as response:
+            told = str(http_error(response, "GET", "f"))
+    assert "4711" not in told
+    assert "is no ticket, 1 of 2" in told
+
+
+@pytest.mark.parametrize("url", ["http://[::1]x/?authz=SECRET", "http://[::1/?authz=SECRET", "http://h:SECRET/"])
+def test_a_url_that_is_none_is_not_told(url: str) -> None:
+    with (
+        gateway_of(1) as gateway,
+        pytest.raises(errors.ProtocolViolation) as caught,
+        gateway._http.request("GET", url, headers={}, target="/a/file"),
+    ):
+        pass
+    assert "GET /a/file" in str(caught.value)
+    assert "SECRET" not in "".join(traceback.format_exception(caught.value))
+    assert caught.value.__context__ is None
 
 
 def receives(size: int, answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") -> Script:
@@ -407,14 +485,14 @@ def test_the_connect_timeout_does_not_limit_the_sending_on_a_kept_connection() -
 
     body = UploadBody(io.BytesIO(bytes(LARGE)), LARGE, Digests(), name="local")
     with RawServer(script) as server, gateway_of(server.port, connect_s=0.2, idle_s=20) as gateway:
-        gateway.get(ticket_of(server.port), bytearray().extend, target="/a/file")
+        fetch(gateway, ticket_of(server.port), bytearray().extend)
         gateway.put(ticket_of(server.port), body, target="/a/file")
     assert body.digests.byte_count == LARGE
     assert connections == [1]
 
 
 def test_our_own_errors_pass_through() -> None:
-    def write(_: bytes) -> None:
+    def write(_: memoryview) -> None:
         raise errors.LocalNoSpaceLeft("the disk is full")
 
     with (
@@ -422,7 +500,7 @@ def test_our_own_errors_pass_through() -> None:
         gateway_of(server.port) as gateway,
         pytest.raises(errors.LocalNoSpaceLeft, match="the disk is full"),
     ):
-        gateway.get(ticket_of(server.port), write, target="/a/file")
+        fetch(gateway, ticket_of(server.port), write)
 
 
 def test_nothing_listens() -> None:
@@ -522,7 +600,7 @@ def test_cookies_are_not_kept() -> None:
     script = says(b"HTTP/1.1 200 OK\r\nSet-Cookie: who=other; Path=/\r\nContent-Length: 5\r\n\r\nhello")
     with RawServer(script) as server, gateway_of(server.port) as gateway:
         for _ in range(2):
-            gateway.get(ticket_of(server.port), lambda _: None, target="/a/file")
+            fetch(gateway, ticket_of(server.port), lambda _: None)
             assert server.closed.acquire(timeout=20)
     assert len(server.heads) == 2
     assert server.header("Cookie") is None
@@ -541,7 +619,7 @@ def test_tokens_go_to_no_other_host(url: str) -> None:
     ticket = Ticket(protocol="simple", url=url, token=TRANSFER)
     with gateway_of(1) as gateway:
         with pytest.raises(errors.ProtocolViolation):
-            gateway.get(ticket, lambda _: None, target="/a/file")
+            fetch(gateway, ticket, lambda _: None)
         with pytest.raises(errors.ProtocolViolation):
             gateway.put(ticket, UploadBody(io.BytesIO(b"x"), 1, Digests(), name="local"), target="/a/file")
 
@@ -569,7 +647,7 @@ def test_no_token_is_told(case: str, caplog: pytest.LogCaptureFixture) -> None:
             with gateway_of(port, scheme=scheme, connect_s=0.5, idle_s=0.5) as gateway:
                 try:
                     if method == "GET":
-                        gateway.get(ticket, lambda _: None, target="/a/file")
+                        fetch(gateway, ticket, lambda _: None)
                     else:
                         body = UploadBody(io.BytesIO(b"x"), 1, Digests(), name="local")
                         gateway.put(ticket, body, target="/a/file")

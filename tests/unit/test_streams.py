@@ -1,4 +1,4 @@
-"""The byte loops: a local file that changes is noticed, and a download that fails leaves nothing."""
+"""The byte loops: a file that is not what it was to be is noticed, and a download that fails leaves nothing."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import errno
 import io
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 
 from rucio_cs3.cs3 import errors, streams
 from rucio_cs3.cs3.checksums import Digests
-from rucio_cs3.cs3.streams import CHUNK_BYTES, SafeFile, UploadBody, open_source
+from rucio_cs3.cs3.streams import CHUNK_BYTES, Reader, SafeFile, UploadBody, open_source
 
 SIZE = 2 * CHUNK_BYTES + 5
 
 
-def body_of(file: BinaryIO, size: int, **options: Any) -> UploadBody:
+def body_of(file: Reader, size: int, **options: Any) -> UploadBody:
     return UploadBody(file, size, Digests(["adler32", "md5"]), name="/local/file", **options)
 
 
@@ -102,6 +102,93 @@ def test_rewind_begins_again() -> None:
     expected = Digests(["adler32", "md5"])
     expected.update(data)
     assert body.digests.hexdigests() == expected.hexdigests()
+
+
+def test_what_was_sent_is_counted_when_it_has_gone() -> None:
+    body = body_of(io.BytesIO(bytes(SIZE)), SIZE)
+    counts = [(body.sent, body.digests.byte_count) for _ in body]
+    assert counts == [(0, CHUNK_BYTES), (CHUNK_BYTES, 2 * CHUNK_BYTES), (2 * CHUNK_BYTES, SIZE)]
+    assert body.sent == SIZE
+    body.rewind()
+    assert body.sent == 0
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES, SIZE])
+def test_expected_content_passes(size: int) -> None:
+    data = os.urandom(size)
+    digests = Digests(["adler32", "md5"])
+    digests.update(data)
+    body = body_of(io.BytesIO(data), size, expected=digests.hexdigests())
+    assert sum(len(piece) for piece in body) == size
+
+
+@pytest.mark.parametrize("algorithm", ["adler32", "md5"])
+@pytest.mark.parametrize("size", [1, CHUNK_BYTES, SIZE])
+def test_the_last_piece_of_other_content_is_held_back(size: int, algorithm: str) -> None:
+    digests = Digests(["adler32", "md5"])
+    digests.update(b"\1" * size)
+    body = body_of(io.BytesIO(bytes(size)), size, expected={algorithm: digests.hexdigests()[algorithm]})
+    sent: list[int] = []
+    with pytest.raises(errors.ChecksumMismatch, match="other content than the catalogue says") as caught:
+        sent.extend(len(piece) for piece in body)
+    assert sum(sent) < size
+    assert body.failure is caught.value
+    assert f"its {algorithm} is" in str(caught.value)
+    assert "/local/file" in str(caught.value)
+
+
+def test_an_empty_file_is_not_taken_for_another() -> None:
+    with pytest.raises(errors.ChecksumMismatch, match="its adler32 is 00000001, not 00000002"):
+        body_of(io.BytesIO(b""), 0, expected={"adler32": "00000002"})
+
+
+@pytest.mark.parametrize(("size", "came"), [(0, 1), (4, 5), (6, 5), (2 * CHUNK_BYTES, 5)])
+def test_another_size_is_the_fault_that_the_caller_names(size: int, came: int) -> None:
+    def wrong_length(came: int, wanted: int) -> errors.CS3Error:
+        return errors.SizeMismatch(f"{came} for {wanted}")
+
+    with pytest.raises(errors.SizeMismatch, match=f"{came} for {size}"):
+        list(body_of(io.BytesIO(b"hello"), size, wrong_length=wrong_length))
+
+
+@pytest.mark.parametrize("failure", [errors.TransferInterrupted("the source went away"), None])
+def test_a_failure_of_the_file_is_remembered_until_the_next_beginning(failure: errors.CS3Error | None) -> None:
+    class Remote(io.BytesIO):
+        def readinto(self, buffer: Any) -> int:
+            if failure is not None and self.tell() == CHUNK_BYTES:
+                raise failure
+            return super().readinto(memoryview(buffer)[:CHUNK_BYTES])
+
+    body = body_of(Remote(bytes(SIZE)), SIZE)
+    if failure is None:
+        list(body)
+    else:
+        with pytest.raises(errors.TransferInterrupted, match="the source went away"):
+            list(body)
+    assert body.failure is failure
+    body.rewind()
+    assert body.failure is None
+
+
+def test_a_checksum_is_foreseen_and_the_file_then_sent() -> None:
+    data = os.urandom(SIZE)
+    digests = Digests(["adler32", "md5"])
+    digests.update(data)
+    file = io.BytesIO(b"skipped" + data)
+    file.seek(7)
+    body = body_of(file, SIZE)
+    assert body.foresee("adler32") == digests.hexdigests()["adler32"]
+    assert body.digests.byte_count == 0
+    assert b"".join(bytes(piece) for piece in body) == data
+
+
+def test_a_checksum_that_is_expected_needs_no_look() -> None:
+    class Unread(io.BytesIO):
+        def readinto(self, buffer: Any) -> int:
+            raise AssertionError("nobody was to read this")
+
+    body = body_of(Unread(b"hello"), 5, expected={"adler32": "062c0215"})
+    assert body.foresee("adler32") == "062c0215"
 
 
 @pytest.mark.parametrize("name", ["target", "n" * 255, " -ä%41"])

@@ -49,7 +49,13 @@ class Fault:
     kind: str
     number: int = 0
     name: str = ""
+    retry_after_s: int | None = None
     script: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of the answer that ``return`` stands for."""
+        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
 
 
 @dataclass
@@ -72,9 +78,10 @@ class Faults:
     def add(self, point: str, script: str, times: int = 1) -> None:
         """Plan ``script`` for the next ``times`` requests that pass ``point``; later scripts wait for earlier ones.
 
-        Scripts: ``return-<status>`` (HTTP), ``code:<CS3 code>``, ``grpc:<STATUS>``, ``cut-after:<bytes>``,
-        ``short-body:<bytes>``, ``long-body:<bytes more>``, ``stall``, ``stall-after:<bytes>``, ``wrong-checksum``,
-        ``flip-byte``, ``expire-token``, ``lost-answer``, ``say:<text>`` (COPY: 202 with that text as its body).
+        Scripts: ``return-<status>`` and ``return-<status>,retry-after:<seconds>`` (HTTP), ``code:<CS3 code>``,
+        ``grpc:<STATUS>``, ``cut-after:<bytes>``, ``short-body:<bytes>``, ``long-body:<bytes more>``, ``stall``,
+        ``stall-after:<bytes>``, ``wrong-checksum``, ``flip-byte``, ``expire-token``, ``lost-answer``,
+        ``say:<text>`` (COPY: 202 with that text as its body).
 
         :raises ValueError: no such point, no such script, or the script can do nothing at this point.
         """
@@ -127,9 +134,10 @@ def parse(script: str) -> Fault:
 
     :raises ValueError: it is none.
     """
-    status = re.fullmatch(r"return-([1-5][0-9]{2})", script)
+    status = re.fullmatch(r"return-([1-5][0-9]{2})(?:,retry-after:([0-9]+))?", script)
     if status:
-        return Fault(kind="return", number=int(status[1]), script=script)
+        retry_after_s = int(status[2]) if status[2] else None
+        return Fault(kind="return", number=int(status[1]), retry_after_s=retry_after_s, script=script)
     if script in _PLAIN:
         return Fault(kind=script, script=script)
     kind, _, argument = script.partition(":")

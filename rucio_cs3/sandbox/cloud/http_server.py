@@ -182,7 +182,7 @@ class Exchange(http.server.BaseHTTPRequestHandler):
         elif self.fault.kind == "stall":
             self.stall()
         elif self.fault.kind == "return":
-            self.answer(self.fault.number)
+            self.answer(self.fault.number, self.fault.headers)
             raise Answered
 
     def fault_bytes(self, kind: str) -> int | None:
@@ -302,12 +302,17 @@ class Exchange(http.server.BaseHTTPRequestHandler):
 
         :raises Cut: then.
         """
+        self.wait_for_the_end(threading.Event())
+        self.end("script stall", reset=True)
+
+    def wait_for_the_end(self, done: threading.Event) -> bool:
+        """Wait until the client has gone or the cloud stops; False when ``done`` was set before."""
         poll = select.poll()
         poll.register(self.connection, getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR)
-        while not self.state.stopping.wait(_STALL_POLL_S):
-            if poll.poll(0):
-                break
-        self.end("script stall", reset=True)
+        while not done.wait(_STALL_POLL_S):
+            if self.state.stopping.is_set() or poll.poll(0):
+                return True
+        return False
 
     def end(self, why: str, *, reset: bool) -> None:
         """End the connection: with a reset, or in an orderly way, behind what has been sent.

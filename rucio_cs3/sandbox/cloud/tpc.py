@@ -6,9 +6,12 @@ not told: a refused inner PUT ends in ``success`` too, and a broken one in silen
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
+import socket
 import ssl
+import threading
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -34,6 +37,46 @@ SUCCESS = b"success: Created"
 
 class _PeerBroke(Exception):
     """The body of the other site ended before it was whole."""
+
+
+class _Peers:
+    """Connections to the other site; broken when the client of the COPY goes away, or the cloud stops.
+
+    Reva v3.12.1: the inner PUT ends with the COPY's context, and with it the GET that feeds it. (Where the source
+    says nothing at that moment, Reva holds the GET until it does; nobody but the source can tell.)
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.state = exchange.state
+        self._exchange = exchange
+        self._done = threading.Event()
+        self._sockets: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._watch, name="embedded-cloud-tpc", daemon=True)
+
+    def __enter__(self) -> _Peers:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def connect(self, parts: urllib.parse.SplitResult) -> http.client.HTTPConnection:
+        """
+        :raises ValueError: the URL is none of HTTP.
+        :raises OSError: it cannot be reached.
+        """
+        connection = _connection(self.state, parts)
+        connection.connect()
+        self._sockets.append(connection.sock)
+        return connection
+
+    def _watch(self) -> None:
+        if self._exchange.wait_for_the_end(self._done):
+            for one in tuple(self._sockets):
+                # It may be closed already.
+                with contextlib.suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
 
 
 class _Report:
@@ -102,22 +145,23 @@ def pull(exchange: Exchange, tree: Tree, relative: str, overwrite: bool) -> None
         exchange.stall()
     # Without the header an empty Authorization is sent.
     authorization = exchange.headers.get("TransferHeaderAuthorization", "")
-    try:
-        connection, response = _open(state, exchange.headers["Source"], authorization)
-    except (*_PEER_ERRORS, ValueError):
-        exchange.answer(HTTPStatus.INTERNAL_SERVER_ERROR)
-        return
-    try:
-        if response.status == HTTPStatus.NOT_IMPLEMENTED:
-            # "source might be a folder"
-            exchange.answer(HTTPStatus.BAD_REQUEST)
-        elif response.status != HTTPStatus.OK:
-            # 404 for a missing source, 401 for a bad token: passed on. 206 is not taken for success either.
-            exchange.answer(response.status)
-        else:
-            _store(exchange, tree, relative, response, fault)
-    finally:
-        connection.close()
+    with _Peers(exchange) as peers:
+        try:
+            connection, response = _open(peers, exchange.headers["Source"], authorization)
+        except (*_PEER_ERRORS, ValueError):
+            exchange.answer(HTTPStatus.INTERNAL_SERVER_ERROR)
+            return
+        try:
+            if response.status == HTTPStatus.NOT_IMPLEMENTED:
+                # "source might be a folder"
+                exchange.answer(HTTPStatus.BAD_REQUEST)
+            elif response.status != HTTPStatus.OK:
+                # 404 for a missing source, 401 for a bad token: passed on. 206 is not taken for success either.
+                exchange.answer(response.status)
+            else:
+                _store(exchange, tree, relative, response, fault)
+        finally:
+            connection.close()
 
 
 def _store(
@@ -182,26 +226,24 @@ def push(exchange: Exchange, tree: Tree, relative: str) -> None:
     userinfo = parts.netloc.rpartition("@")[0]
     # A user in the destination's URL is taken as the token.
     authorization = f"Bearer {userinfo}" if userinfo else exchange.headers.get("TransferHeaderAuthorization", "")
-    headers = {"Authorization": authorization, "Content-Length": str(entry.size)}
-    try:
-        connection = _connect(state, parts)
-    except ValueError:
-        report.finish(b"")
-        return
+    # Go takes a length of 0 for an unknown one, and Reva's own front end refuses a PUT without a length: an empty file
+    # does not arrive.
+    length = {"Content-Length": str(entry.size)} if entry.size else {"Transfer-Encoding": "chunked"}
+    headers = {"Authorization": authorization, **length}
     cut = fault.number if fault is not None and fault.kind == "cut-after" else None
     flip = fault is not None and fault.kind == "flip-byte"
-    try:
-        with entry.path.open("rb") as file:
-            blocks = _flipped(_file_blocks(file, cut), flip)
-            connection.request("PUT", _target(parts), _counted(exchange, report, blocks), headers)
-            # 201 and 204 are not 200 for Reva, nor is 507: all of them end in success.
-            connection.getresponse().read()
-    except (*_PEER_ERRORS, _PeerBroke):
-        # The other site cannot be reached, or broke off: 202 without a last line.
-        report.finish(b"")
-        return
-    finally:
-        connection.close()
+    with _Peers(exchange) as peers:
+        try:
+            with contextlib.closing(peers.connect(parts)) as connection, entry.path.open("rb") as file:
+                blocks = _flipped(_file_blocks(file, cut), flip)
+                body = _counted(exchange, report, blocks)
+                connection.request("PUT", _target(parts), body, headers, encode_chunked=not entry.size)
+                # 201 and 204 are not 200 for Reva, nor is 507: all of them end in success.
+                connection.getresponse().read()
+        except (*_PEER_ERRORS, _PeerBroke, ValueError):
+            # The other site cannot be reached, or broke off: 202 without a last line.
+            report.finish(b"")
+            return
     report.finish(SUCCESS)
 
 
@@ -254,9 +296,7 @@ def _flipped(blocks: Iterator[bytes], flip: bool) -> Iterator[bytes]:
         flip = False
 
 
-def _open(
-    state: CloudState, url: str, authorization: str
-) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+def _open(peers: _Peers, url: str, authorization: str) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
     """GET ``url``, with redirects as Go's client follows them.
 
     :raises OSError: and HTTPException, ValueError: no answer could be had.
@@ -264,7 +304,7 @@ def _open(
     origin = urllib.parse.urlsplit(url).netloc
     for _ in range(_MAX_REDIRECTS):
         parts = urllib.parse.urlsplit(url)
-        connection = _connect(state, parts)
+        connection = peers.connect(parts)
         # The token stays with the host it was given for.
         headers = {"Authorization": authorization} if parts.netloc == origin else {}
         try:
@@ -281,7 +321,7 @@ def _open(
     raise ValueError("too many redirects")
 
 
-def _connect(state: CloudState, parts: urllib.parse.SplitResult) -> http.client.HTTPConnection:
+def _connection(state: CloudState, parts: urllib.parse.SplitResult) -> http.client.HTTPConnection:
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("not an HTTP URL")
     options: dict[str, Any] = {"timeout": _PEER_TIMEOUT_S, "blocksize": BLOCK_BYTES}

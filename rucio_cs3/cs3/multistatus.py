@@ -1,0 +1,163 @@
+"""What a WebDAV server says about one file: the answer to PROPFIND with Depth 0, and the header ``Digest``. Pure.
+
+A multistatus is XML by RFC 4918, 14.16. Servers disagree about nearly everything in it that is optional; see
+:func:`parse`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import email.utils
+import re
+from collections.abc import Iterator
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+from rucio_cs3.cs3 import checksums, errors
+from rucio_cs3.cs3.reference import Reference
+from rucio_cs3.cs3.resources import FileInfo
+
+#: Asks for what :func:`parse` reads. Checksums are no standard: ownCloud and Reva have theirs, dCache its own.
+REQUEST = (
+    b'<?xml version="1.0" encoding="utf-8"?>'
+    b'<d:propfind xmlns:d="DAV:" xmlns:oc="http://owncloud.org/ns" xmlns:dc="http://www.dcache.org/2013/webdav">'
+    b"<d:prop><d:resourcetype/><d:getcontentlength/><d:getetag/><d:getlastmodified/>"
+    b"<oc:checksums/><dc:Checksums/></d:prop></d:propfind>"
+)
+
+#: The adler32 of a server that has not summed yet: just after a transfer EOS may say 000000 (xrootd#1314). It is kept,
+#: because whoever wants a proof has to know that a checksum is to come.
+NOT_YET_ADLER32 = "00000000"
+
+#: A real answer about one file is 600 bytes to 2 KiB; more is not read.
+ANSWER_MAX_BYTES = 64 * 1024
+
+_DAV = "DAV:}"
+_OWNCLOUD = "http://owncloud.org/ns}"
+_DCACHE = "http://www.dcache.org/2013/webdav}"
+
+_STATUS_OK = re.compile(r"HTTP/\S+\s+200\b")
+
+
+class _Refused(Exception):
+    """The document has a part that no multistatus has."""
+
+
+def parse(body: bytes, reference: Reference) -> FileInfo:
+    """Read the answer to a PROPFIND of one file or folder.
+
+    XRootD 5.5.3 gives no etag, and properties nobody asked for; Reva v3.12.1 gives those that it lacks with status
+    404; dCache gives checksums as the header ``Digest`` would.
+
+    :raises ProtocolViolation: when it is no multistatus, or says nothing about one resource alone.
+    """
+
+    def wrong(what: str) -> errors.ProtocolViolation:
+        return errors.ProtocolViolation(f"the server's answer {what}", operation="PROPFIND", target=str(reference))
+
+    try:
+        root = _tree(body)
+    except (expat.ExpatError, _Refused) as exc:
+        raise wrong(f"is no XML that can be read: {exc}") from None
+    responses = [element for element in root if element.tag == f"{_DAV}response"]
+    if root.tag != f"{_DAV}multistatus" or len(responses) != 1:
+        # With Depth 0 there is one. A server that lists a folder's entries instead would be misread.
+        raise wrong(f"is no multistatus about one resource ({root.tag.rpartition('}')[2]}, {len(responses)} responses)")
+    found = dict(_properties(responses[0]))
+    kind = found.get(f"{_DAV}resourcetype")
+    is_directory = kind is not None and kind.find(f"{_DAV}collection") is not None
+    length = _text(found.get(f"{_DAV}getcontentlength"))
+    if not is_directory and not (length.isascii() and length.isdecimal()):
+        raise wrong("does not say how large the file is")
+    size = int(length) if length.isascii() and length.isdecimal() else 0
+    sums = {} if is_directory else _checksums(found)
+    if not is_directory and size == 0:
+        sums["adler32"] = checksums.EMPTY_ADLER32
+    return FileInfo(
+        reference=reference,
+        size=size,
+        is_directory=is_directory,
+        checksums=sums,
+        etag=_text(found.get(f"{_DAV}getetag")),
+        mtime_s=_seconds(_text(found.get(f"{_DAV}getlastmodified"))),
+    )
+
+
+def digest(header: str) -> dict[str, str]:
+    """The checksums of a ``Digest`` header (RFC 3230), in Rucio's form; what is none is left out.
+
+    adler32 is hexadecimal in it and md5 base64 (RFC 3230, 4.1.1; so XRootD and dCache).
+
+    >>> digest("adler32=f499b08b, MD5=1B2M2Y8AsgTpgAmY7PhCfg==")
+    {'adler32': 'f499b08b', 'md5': 'd41d8cd98f00b204e9800998ecf8427e'}
+    """
+    found: dict[str, str] = {}
+    for part in header.split(","):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        if name.lower() == "md5":
+            try:
+                value = base64.b64decode(value, validate=True).hex()
+            except binascii.Error:
+                continue
+        _add(found, name, value)
+    return found
+
+
+def _checksums(found: dict[str, Element]) -> dict[str, str]:
+    sums = digest(_text(found.get(f"{_DCACHE}Checksums")))
+    container = found.get(f"{_OWNCLOUD}checksums")
+    for element in container.iter(f"{_OWNCLOUD}checksum") if container is not None else ():
+        # "SHA1:… MD5:… ADLER32:…"
+        for pair in _text(element).split():
+            name, _, value = pair.partition(":")
+            _add(sums, name, value)
+    return sums
+
+
+def _add(found: dict[str, str], name: str, value: str) -> None:
+    name = name.lower().replace("-", "")
+    checksum = checksums.normalise(name, value)
+    if checksum is not None:
+        found.setdefault(name, checksum)
+
+
+def _properties(response: Element) -> Iterator[tuple[str, Element]]:
+    """Those that the resource has: of each ``propstat`` with status 200."""
+    for propstat in response.iter(f"{_DAV}propstat"):
+        if _STATUS_OK.match(_text(propstat.find(f"{_DAV}status"))):
+            for prop in propstat.iter(f"{_DAV}prop"):
+                for element in prop:
+                    yield element.tag, element
+
+
+def _text(element: Element | None) -> str:
+    return (element.text or "").strip() if element is not None else ""
+
+
+def _seconds(text: str) -> float:
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def _tree(body: bytes) -> Element:
+    """Parse XML without a document type, which is where entities come from; names are ``<namespace>}<local name>``.
+
+    :raises ExpatError: when it is no XML.
+    :raises _Refused: when it has a document type.
+    """
+    builder = TreeBuilder()
+    parser = expat.ParserCreate(namespace_separator="}")
+
+    def refuse(*_: object) -> None:
+        raise _Refused("it declares a document type")
+
+    # No WebDAV server sends one, and what it declares may grow without bounds or name local files.
+    parser.StartDoctypeDeclHandler = refuse
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    parser.Parse(body, True)
+    return builder.close()

@@ -1,0 +1,119 @@
+"""What servers say about a file, in their own words."""
+
+from __future__ import annotations
+
+import pytest
+
+from rucio_cs3.cs3 import Reference, errors, multistatus
+from rucio_cs3.cs3.reference import MountRoot
+
+FILE = Reference(MountRoot("/"), "data/a/b/f")
+
+# XRootD 5.5.3, word for word.
+XROOTD = b"""<?xml version="1.0" encoding="utf-8"?>
+<D:multistatus xmlns:D="DAV:" xmlns:ns1="http://apache.org/dav/props/" xmlns:ns0="DAV:">
+<D:response xmlns:lp1="DAV:" xmlns:lp2="http://apache.org/dav/props/" xmlns:lp3="LCGDM:">
+<D:href>/data/a/b/f</D:href>
+<D:propstat>
+<D:prop>
+<lp1:getcontentlength>100000</lp1:getcontentlength>
+<lp1:getlastmodified>Sat, 21 Nov 2026 06:17:55 GMT</lp1:getlastmodified>
+<lp1:iscollection>0</lp1:iscollection>
+<lp1:executable>F</lp1:executable>
+</D:prop>
+<D:status>HTTP/1.1 200 OK</D:status>
+</D:propstat>
+</D:response>
+</D:multistatus>
+"""
+XROOTD_FOLDER = XROOTD.replace(
+    b"<lp1:iscollection>0<", b"<lp1:resourcetype><D:collection/></lp1:resourcetype><lp1:iscollection>1<"
+).replace(b">100000<", b">4096<")
+
+# The form of ownCloud's and Reva's answers: what there is, and what there is not.
+OWNCLOUD = b"""<d:multistatus xmlns:s="http://sabredav.org/ns" xmlns:d="DAV:" xmlns:oc="http://owncloud.org/ns">
+<d:response><d:href>/remote.php/webdav/f</d:href>
+<d:propstat><d:prop><d:resourcetype></d:resourcetype><d:getcontentlength>12</d:getcontentlength>
+<d:getetag>&quot;abc&quot;</d:getetag>
+<oc:checksums><oc:checksum>SHA1:0123456789012345678901234567890123456789 MD5:d41d8cd98f00b204e9800998ecf8427e
+ADLER32:f40092</oc:checksum></oc:checksums></d:prop><d:status>HTTP/1.1 200 OK</d:status></d:propstat>
+<d:propstat><d:prop><d:getlastmodified/></d:prop><d:status>HTTP/1.1 404 Not Found</d:status></d:propstat>
+</d:response></d:multistatus>"""
+
+# By dCache's documentation of its property; no dCache was asked.
+DCACHE = OWNCLOUD.replace(b"http://owncloud.org/ns", b"urn:none").replace(
+    b"</d:resourcetype>",
+    b'</d:resourcetype><Checksums xmlns="http://www.dcache.org/2013/webdav">adler32=00f40092</Checksums>',
+)
+
+
+def test_xrootd() -> None:
+    info = multistatus.parse(XROOTD, FILE)
+    assert (info.reference, info.size, info.is_directory, info.etag) == (FILE, 100_000, False, "")
+    assert info.mtime_s == 1_795_241_875
+    assert info.checksums == {}
+    assert multistatus.parse(XROOTD_FOLDER, FILE).is_directory
+
+
+def test_owncloud_and_dcache_give_checksums() -> None:
+    info = multistatus.parse(OWNCLOUD, FILE)
+    assert (info.size, info.etag, info.mtime_s) == (12, '"abc"', 0.0)
+    assert info.checksums["adler32"] == "00f40092"
+    assert set(info.checksums) == {"sha1", "md5", "adler32"}
+    assert multistatus.parse(DCACHE, FILE).checksums == {"adler32": "00f40092"}
+
+
+def test_a_checksum_that_is_not_there_yet_is_told() -> None:
+    """EOS, just after a transfer (xrootd#1314)."""
+    later = OWNCLOUD.replace(b"ADLER32:f40092", b"ADLER32:000000")
+    assert multistatus.parse(later, FILE).checksums["adler32"] == "00000000"
+
+
+def test_an_empty_file_has_its_checksum() -> None:
+    assert multistatus.parse(XROOTD.replace(b">100000<", b">0<"), FILE).checksums == {"adler32": "00000001"}
+
+
+BOMB = b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html><body>Please log in</body></html>",
+        b"<html>",
+        b"{}",
+        XROOTD.replace(b'<?xml version="1.0" encoding="utf-8"?>\n', BOMB).replace(b"100000", b"&b;"),
+        XROOTD.replace(b'encoding="utf-8"?>\n', b'?><!DOCTYPE x SYSTEM "file:///etc/passwd">'),
+        # A folder's entries, from a server that does not know Depth.
+        XROOTD.replace(b"</D:multistatus>", b"<D:response><D:href>/data/a/b/g</D:href></D:response></D:multistatus>"),
+        XROOTD.replace(b"100000", b"-1"),
+        XROOTD.replace(b"100000", "٣".encode()),
+        XROOTD.replace(b"200 OK", b"403 Forbidden"),
+    ],
+)
+def test_what_is_no_answer_about_one_file(body: bytes) -> None:
+    with pytest.raises(errors.ProtocolViolation) as caught:
+        multistatus.parse(body, FILE)
+    assert "PROPFIND /data/a/b/f" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        ("adler32=f499b08b", {"adler32": "f499b08b"}),
+        ("ADLER32=f40092", {"adler32": "00f40092"}),
+        ("md5=1B2M2Y8AsgTpgAmY7PhCfg==,adler32=00000001", {"adler32": "00000001"}),
+        # "Not yet", by EOS: to know that one is to come, it must not be taken for none.
+        ("adler32=0", {"adler32": "00000000"}),
+        ("adler32=000000", {"adler32": "00000000"}),
+        ("adler32=xyz, md5=!", {}),
+        ("sha-256=abc", {}),
+        ("", {}),
+    ],
+)
+def test_digest(header: str, found: dict[str, str]) -> None:
+    sums = multistatus.digest(header)
+    if "md5" in header and "!" not in header:
+        assert sums.pop("md5") == "d41d8cd98f00b204e9800998ecf8427e"
+    assert sums == found
