@@ -1,216 +1,110 @@
-"""One transfer against two clouds in memory: every way it can end, and what is left behind each time."""
+"""Transfers that work, in which mode, and what counts as proof.
+
+After every run the source has only been read: see :meth:`tests.unit.transfer_world.World.run`.
+"""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 
+from rucio_cs3.copies import Progress
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.config import Endpoint, Proof, Timeouts
-from rucio_cs3.cs3.data_gateway import HTTPClient
-from rucio_cs3.cs3.reference import MountRoot, Reference, WebDAVBase
-from rucio_cs3.cs3.resources import FileInfo
-from rucio_cs3.transfers import ClaimLost, Job, Outcome, Progress, RequestGone, Side, State, transfer_one
+from rucio_cs3.cs3.config import Proof
+from rucio_cs3.ends import NothingToLend
+from rucio_cs3.modes import Mode, Wish
+from rucio_cs3.proof import _LATE_S
+from rucio_cs3.transfers import ClaimLost, Job, Outcome, State
+from tests.unit.transfer_world import CONTENT, OTHER, World, adler32, copied, fails, must_not_copy, writes
 
-ROOT = MountRoot("/localfs")
-CONTENT = b"physics" * 100
-ADLER32 = f"{zlib.adler32(CONTENT):08x}"
-GOOD = Reference(ROOT, "rucio/t/f")
-
-
-class MemoryStorage:
-    """A cloud in memory; ``faults`` maps a method to the error that its next call raises."""
-
-    def __init__(self, name: str, *, proof: Proof = "read", server_sums: bool = False) -> None:
-        self.endpoint = Endpoint(
-            name=name,
-            gateway=f"127.0.0.1:{9000 + len(name)}",
-            gateway_tls=False,
-            webdav=WebDAVBase(secure=False, host="127.0.0.1", port=9500 + len(name), path="/webdav", root=ROOT),
-            proof=proof,
-            timeouts=Timeouts(processing_s=0.001),
-        )
-        self.http = HTTPClient(self.endpoint)
-        self.files: dict[Reference, bytes] = {}
-        self.folders: set[Reference] = set()
-        self.processing: set[Reference] = set()
-        self.faults: dict[str, errors.CS3Error] = {}
-        self.calls: list[str] = []
-        self.etag = ""
-        self._server_sums = server_sums
-
-    def _called(self, method: str) -> None:
-        self.calls.append(method)
-        fault = self.faults.pop(method, None)
-        if fault is not None:
-            raise fault
-
-    def stat(self, reference: Reference) -> FileInfo:
-        self._called("stat")
-        if reference in self.folders:
-            return FileInfo(reference=reference, size=0, is_directory=True)
-        if reference not in self.files:
-            raise errors.NotFound("no such file", operation="Stat", target=str(reference), code="CODE_NOT_FOUND")
-        data = self.files[reference]
-        return FileInfo(
-            reference=reference,
-            size=len(data),
-            is_directory=False,
-            checksums={"adler32": f"{zlib.adler32(data):08x}"} if self._server_sums else {},
-            processing=reference in self.processing,
-            etag=self.etag,
-        )
-
-    def settled(self, reference: Reference) -> FileInfo:
-        info = self.stat(reference)
-        if info.processing:
-            raise errors.TooEarly("the server is stuck in post-processing", operation="Stat", target=str(reference))
-        return info
-
-    def delete(self, reference: Reference) -> None:
-        self._called("delete")
-        del self.files[reference]
-
-    def make_directories(self, reference: Reference) -> None:
-        self._called("make_directories")
-        self.folders.add(reference)
-
-    def checksum(self, reference: Reference, algorithm: str = "adler32") -> str:
-        self._called("checksum")
-        assert algorithm == "adler32"
-        return f"{zlib.adler32(self.files[reference]):08x}"
-
-    def access_token(self) -> str:
-        return f"token-of-{self.endpoint.name}"
-
-
-@dataclass
-class MemorySide:
-    storage: MemoryStorage
-
-    def reference(self, pfn: str) -> Reference:
-        return Reference(ROOT, pfn.partition("/webdav/")[2])
-
-    def http_url(self, pfn: str) -> str:
-        return pfn.replace("davs://", "https://")
-
-
-@dataclass
-class PaperClaim:
-    """A claim that says what the test wrote on it."""
-
-    gone: type[RequestGone] | type[ClaimLost] | None = None
-    removal: errors.CS3Error | None = None
-    asked: list[str] = field(default_factory=list)
-
-    def check(self) -> None:
-        if self.gone is not None:
-            raise self.gone("over")
-
-    def confirm(self) -> None:
-        self.asked.append("confirm")
-        self.check()
-
-    def allow_removal(self) -> None:
-        self.asked.append("removal")
-        if self.removal is not None:
-            raise self.removal
-
-
-@dataclass
-class World:
-    source: MemorySide
-    destination: MemorySide
-    claim: PaperClaim
-    job: Job
-
-    def run(self, copy: Callable[[World], None] | None = None) -> Outcome:
-        def copying(job: Job, source: Side, destination: Side, progress: Progress) -> None:
-            progress(0)
-            (copy or World.copied)(self)
-
-        return transfer_one(self.job, self.source, self.destination, self.claim, copy=copying)
-
-    def copied(self) -> None:
-        self.destination.storage.files[GOOD] = self.source.storage.files[GOOD]
-
-    @property
-    def landed(self) -> bytes | None:
-        return self.destination.storage.files.get(GOOD)
-
-
-@pytest.fixture
-def world() -> World:
-    return make_world()
-
-
-def make_world(*, proof: Proof = "read", server_sums: bool = False) -> World:
-    source = MemoryStorage("source")
-    source.files[GOOD] = CONTENT
-    return World(
-        source=MemorySide(source),
-        destination=MemorySide(MemoryStorage("target-cloud", proof=proof, server_sums=server_sums)),
-        claim=PaperClaim(),
-        job=Job(
-            request_id="f" * 32,
-            source_url="davs://a.test/webdav/rucio/t/f",
-            destination_url="davs://b.test/webdav/rucio/t/f",
-            size_bytes=len(CONTENT),
-            adler32=ADLER32,
-        ),
-    )
-
-
-def writes(data: bytes, then: errors.CS3Error | None = None) -> Callable[[World], None]:
-    """A copy that leaves ``data`` and then fails, or claims success."""
-
-    def copy(world: World) -> None:
-        world.destination.storage.files[GOOD] = data
-        if then is not None:
-            raise then
-
-    return copy
-
-
-def fails(error: errors.CS3Error) -> Callable[[World], None]:
-    def copy(world: World) -> None:
-        raise error
-
-    return copy
-
-
-def must_not_copy(world: World) -> None:
-    raise AssertionError("nothing was to be copied")
+# -- it works ---------------------------------------------------------------------------------------------
 
 
 def test_copies_and_proves(world: World) -> None:
-    assert world.run() == Outcome(state=State.DONE, copied=True)
+    assert world.run() == Outcome(state=State.DONE, copied=True, mode=Mode.PULL)
     assert world.landed == CONTENT
-    assert GOOD.parent in world.destination.storage.folders
+    assert world.destination.has_parents
     assert world.claim.asked == ["confirm"]
     # One look: it finds a token that the source no longer accepts.
-    assert world.source.storage.calls == ["stat"]
+    assert world.source.calls == ["stat", "speaks_tpc"]
+    assert world.pauses == []
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_the_wished_mode_is_the_one_that_is_used(world: World, mode: Mode) -> None:
+    world.destination.wish = mode.value
+    assert world.run() == Outcome(state=State.DONE, copied=True, mode=mode)
+    assert world.landed == CONTENT
+    assert world.notes.modes == [mode]
+    # Only who is to push is asked whether it can, and again just before: it would make a copy within itself.
+    assert world.source.calls.count("speaks_tpc") == (2 if mode is Mode.PUSH else 0)
+    assert world.source.ages_asked == ([60] if mode is Mode.PUSH else [])
+    assert "speaks_tpc" not in world.destination.calls
+
+
+def test_a_push_that_is_wished_for_and_not_proven_is_a_failure(world: World) -> None:
+    world.source.wish, world.source.speaks = "push", False
+    world.pushes = must_not_copy
+    outcome = world.run(must_not_copy)
+    assert outcome.state is State.FAILED
+    assert "cannot push" in str(outcome.reason)
+
+
+def test_wishes_that_conflict_are_a_failure(world: World) -> None:
+    world.source.wish, world.destination.wish = "push", "pull"
+    outcome = world.run(must_not_copy)
+    assert outcome.state is State.FAILED
+    assert isinstance(outcome.error, errors.ConfigurationError)
+    assert outcome.mode is None
+
+
+def test_a_relay_moves_what_it_says_it_moves(world: World) -> None:
+    world.source.speaks = world.destination.speaks = False
+    assert world.run(must_not_copy) == Outcome(state=State.DONE, copied=True, mode=Mode.RELAY)
+    assert world.notes.told == [Mode.RELAY, len(CONTENT)]
+    assert world.landed == CONTENT
+
+
+def test_an_empty_file_is_relayed(world: World) -> None:
+    world.source.content = b""
+    world.source.wish = "relay"
+    world.job = replace(world.job, size_bytes=0, adler32="00000001")
+    assert world.run().state is State.DONE
+    assert world.landed == b""
+
+
+def test_markers_are_passed_on(world: World) -> None:
+    def copy(world: World, progress: Progress) -> None:
+        for total in (1, 300, len(CONTENT)):
+            progress(total)
+        copied(world, progress)
+
+    assert world.run(copy).state is State.DONE
+    assert world.notes.told == [Mode.PULL, 1, 300, len(CONTENT), 0]
+
+
+# -- what stands there already ----------------------------------------------------------------------------
 
 
 def test_right_file_is_recognised_without_copying(world: World) -> None:
-    world.copied()
+    world.destination.content = CONTENT
     assert world.run(must_not_copy) == Outcome(state=State.DONE, copied=False)
-    assert "delete" not in world.destination.storage.calls
+    assert "delete" not in world.destination.calls
 
 
-@pytest.mark.parametrize("leftover", [b"", CONTENT[:-1], CONTENT + b"x", b"X" * len(CONTENT)])
-def test_leftover_is_replaced(world: World, leftover: bytes) -> None:
-    world.destination.storage.files[GOOD] = leftover
+@pytest.mark.parametrize("leftover", [b"", CONTENT[:-1], CONTENT + b"x", OTHER])
+@pytest.mark.parametrize("mode", list(Mode))
+def test_leftover_is_replaced(world: World, leftover: bytes, mode: Mode) -> None:
+    world.destination.content = leftover
+    world.source.wish = mode.value
     assert world.run().state is State.DONE
     assert world.landed == CONTENT
-    assert "removal" in world.claim.asked
+    assert world.claim.asked == ["removal", "confirm"]
 
 
 def test_file_of_a_good_replica_stays(world: World) -> None:
-    world.destination.storage.files[GOOD] = b"somebody's"
+    world.destination.content = b"somebody's"
     world.claim.removal = errors.AlreadyExists("Rucio's replica there is in state AVAILABLE")
     outcome = world.run(must_not_copy)
     assert outcome.state is State.FAILED
@@ -218,49 +112,58 @@ def test_file_of_a_good_replica_stays(world: World) -> None:
     assert world.landed == b"somebody's"
 
 
-def test_leftover_stays_where_the_source_is_missing(world: World) -> None:
-    world.destination.storage.files[GOOD] = b"half"
-    world.source.storage.files.clear()
+def test_a_claim_that_is_lost_while_it_asks_removes_nothing(world: World) -> None:
+    def allow_removal() -> None:
+        world.claim.gone = ClaimLost
+
+    world.destination.content = b"by now another agent's"
+    world.claim.allow_removal = allow_removal  # type: ignore[method-assign]
+    assert world.run(must_not_copy).state is State.ABANDONED
+    assert world.landed == b"by now another agent's"
+
+
+@pytest.mark.parametrize("leftover", [b"half", None])
+def test_a_missing_source_is_named_and_leftovers_stay(world: World, leftover: bytes | None) -> None:
+    world.destination.content = leftover
+    world.source.content = None
     outcome = world.run(must_not_copy)
     assert outcome.state is State.FAILED
+    assert "the source source has no such file" in str(outcome.reason)
     assert "CODE_NOT_FOUND" in str(outcome.reason)
-    assert world.landed == b"half"
+    assert world.landed == leftover
 
 
 def test_folder_at_the_destination_is_never_deleted(world: World) -> None:
-    world.destination.storage.folders.add(GOOD)
+    world.destination.is_folder = True
     outcome = world.run(must_not_copy)
     assert outcome.state is State.FAILED
     assert "a folder stands" in str(outcome.reason)
-    assert "delete" not in world.destination.storage.calls
+    assert "delete" not in world.destination.calls
+
+
+def test_a_folder_that_appears_meanwhile_is_never_deleted(world: World) -> None:
+    def copy(world: World, progress: Progress) -> None:
+        world.destination.is_folder = True
+
+    outcome = world.run(copy)
+    assert outcome.state is State.FAILED
+    assert "a folder stands" in str(outcome.reason)
+    assert "delete" not in world.destination.calls
 
 
 def test_same_place_is_refused(world: World) -> None:
-    world.destination.storage = world.source.storage
+    world.destination.url = world.source.url
     world.job = replace(world.job, size_bytes=1)  # otherwise it would look like a file that is there already
     outcome = world.run(must_not_copy)
     assert outcome.state is State.FAILED
     assert "the same file" in str(outcome.reason)
-    assert world.source.storage.files[GOOD] == CONTENT
-
-
-def test_same_place_under_other_roots_is_refused(world: World) -> None:
-    """``/localfs`` and ``d/x``, ``/localfs/d`` and ``x``: one file, whose deletion would be that of the source."""
-    mount = Reference(MountRoot(f"{ROOT.path}/rucio"), "t/f")
-    one = world.source.storage.endpoint
-    world.destination.storage.endpoint = replace(one, webdav=replace(one.webdav, port=81, root=mount.root))
-    world.destination.storage.files[mount] = b"short"
-    world.destination.reference = lambda pfn: mount  # type: ignore[method-assign]
-    outcome = world.run(must_not_copy)
-    assert outcome.state is State.FAILED
-    assert "the same file" in str(outcome.reason)
-    assert world.destination.storage.files[mount] == b"short"
+    assert world.destination.calls == []
 
 
 def test_what_looks_like_the_source_is_not_removed(world: World) -> None:
     """The same etag: one server under two names."""
-    world.source.storage.etag = world.destination.storage.etag = '"1"'
-    world.destination.storage.files[GOOD] = CONTENT
+    world.source.etag = world.destination.etag = '"1"'
+    world.destination.content = CONTENT
     world.job = replace(world.job, size_bytes=1)
     outcome = world.run(must_not_copy)
     assert outcome.state is State.FAILED
@@ -268,147 +171,311 @@ def test_what_looks_like_the_source_is_not_removed(world: World) -> None:
     assert world.landed == CONTENT
 
 
+@pytest.mark.parametrize("proof", ["read", "server"])
+@pytest.mark.parametrize(
+    ("etags", "mtimes", "words"),
+    [
+        # XRootD 5.5.3 gives no etags.
+        (('"1"', ""), (1700000000.75, 1700000000.0), "look like the same file"),
+        (("", '"1"'), (1700000000.0, 1700000000.0), "look like the same file"),
+        (("", ""), (1700000000.0, 1700000000.25), "look like the same file"),
+        (('"1"', 'W/"1"'), (1700000000.0, 1700000009.0), "look like the same file"),
+        (('"1"', ""), (1700000000.0, 0.0), "may be the same file"),
+        (("", ""), (0.0, 1700000000.0), "may be the same file"),
+        (("", ""), (0.0, 0.0), "may be the same file"),
+    ],
+)
+def test_what_may_be_the_source_is_not_removed(
+    world: World, etags: tuple[str, str], mtimes: tuple[float, float], words: str, proof: Proof
+) -> None:
+    """A cloud and a plain site before one disk: nothing else tells that what is in the way is the source itself."""
+    world.destination.proof = proof
+    world.source.content = world.destination.content = OTHER if proof == "read" else CONTENT
+    world.source.etag, world.destination.etag = etags
+    world.source.mtime_s, world.destination.mtime_s = mtimes
+    outcome = world.run(must_not_copy)
+    assert outcome.state is State.FAILED
+    assert isinstance(outcome.error, errors.InvalidRequest)
+    assert words in str(outcome.reason)
+    assert "delete" not in world.destination.calls
+    assert world.claim.asked == []
+
+
+@pytest.mark.parametrize(
+    ("leftover", "etags", "mtimes"),
+    [
+        # The same file has one size.
+        (CONTENT[:-1], ("", ""), (0.0, 0.0)),
+        (CONTENT[:-1], ("", ""), (1700000000.0, 1700000000.0)),
+        (OTHER, ('"1"', ""), (1700000000.0, 1700000001.0)),
+        # Written in the same second.
+        (OTHER, ('"1"', '"2"'), (1700000000.0, 1700000000.0)),
+        (OTHER, ('"1"', '"2"'), (0.0, 0.0)),
+    ],
+)
+def test_what_cannot_be_the_source_is_removed(
+    world: World, leftover: bytes, etags: tuple[str, str], mtimes: tuple[float, float]
+) -> None:
+    world.destination.content = leftover
+    world.source.etag, world.destination.etag = etags
+    world.source.mtime_s, world.destination.mtime_s = mtimes
+    assert world.run().state is State.DONE
+    assert world.landed == CONTENT
+
+
 @pytest.mark.parametrize("proof", ["server", "size"])
 def test_the_right_size_alone_does_not_end_a_repair(world: World, proof: Proof) -> None:
-    world.destination.storage.endpoint = replace(world.destination.storage.endpoint, proof=proof)
-    world.destination.storage.files[GOOD] = b"X" * len(CONTENT)
-    assert world.run() == Outcome(state=State.DONE, copied=True)
+    world.destination.proof = proof
+    world.destination.content = OTHER
+    assert world.run() == Outcome(state=State.DONE, copied=True, mode=Mode.PULL)
     assert world.landed == CONTENT
     assert "removal" in world.claim.asked
 
 
+def test_without_a_checksum_in_the_catalogue_the_right_size_is_no_reason_to_keep_a_file(world: World) -> None:
+    world.job = replace(world.job, adler32=None)
+    world.destination.content = OTHER
+    assert world.run().copied
+    assert world.landed == CONTENT
+
+
+# -- which way --------------------------------------------------------------------------------------------
+
+
+def test_a_refusal_leads_to_the_next_mode(world: World) -> None:
+    world.pulls = fails(errors.Unsupported("no third-party copies", code="HTTP 400"))
+    assert world.run() == Outcome(state=State.DONE, copied=True, mode=Mode.PUSH)
+    assert world.notes.modes == [Mode.PULL, Mode.PUSH]
+    # The probe was older than this answer.
+    assert "refused_tpc" in world.destination.calls
+    assert "refused_tpc" not in world.source.calls
+
+
+def test_two_refusals_lead_to_a_relay(world: World) -> None:
+    world.pulls = world.pushes = fails(errors.Unsupported("no third-party copies", code="HTTP 400"))
+    assert world.run() == Outcome(state=State.DONE, copied=True, mode=Mode.RELAY)
+    assert world.notes.modes == [Mode.PULL, Mode.PUSH, Mode.RELAY]
+    assert "refused_tpc" in world.destination.calls
+    assert "refused_tpc" in world.source.calls
+    assert world.landed == CONTENT
+
+
+@pytest.mark.parametrize("wish", ["pull", "push"])
+def test_a_refusal_of_the_only_mode_is_a_failure(world: World, wish: Wish) -> None:
+    world.source.wish = wish
+    world.pulls = world.pushes = fails(errors.Unsupported("no third-party copies", code="HTTP 400"))
+    outcome = world.run()
+    assert outcome.state is State.FAILED
+    assert outcome.mode is Mode(wish)
+    assert str(outcome.reason) == "no third-party copies (HTTP 400)"
+
+
+def test_a_source_that_pushes_no_more_is_not_asked_to(world: World) -> None:
+    """It would make a copy within itself, where nobody looks for it."""
+    world.source.speaks_still = world.destination.speaks = False
+    world.pushes = must_not_copy
+    assert world.run().mode is Mode.RELAY
+    assert world.notes.modes == [Mode.PUSH, Mode.RELAY]
+    # The probe has said so, and remembers.
+    assert "refused_tpc" not in world.source.calls
+
+
+def test_a_push_that_is_wished_for_and_proven_no_more_is_a_failure(world: World) -> None:
+    world.source.wish, world.source.speaks_still = "push", False
+    world.pushes = must_not_copy
+    outcome = world.run(must_not_copy)
+    assert outcome.state is State.FAILED
+    assert "cannot push" in str(outcome.reason)
+
+
+def test_a_source_that_cannot_be_asked_just_before_does_not_push(world: World) -> None:
+    world.source.wish = "push"
+    world.pushes = must_not_copy
+    asked = world.source.speaks_tpc
+
+    def speaks_tpc(*, max_age_s: float | None = None) -> bool:
+        if max_age_s is not None:
+            raise errors.Unavailable("no route")
+        return asked()
+
+    world.source.speaks_tpc = speaks_tpc  # type: ignore[method-assign]
+    outcome = world.run(must_not_copy)
+    assert outcome.state is State.FAILED
+    assert "no route" in str(outcome.reason)
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_push_goes_nowhere_where_something_has_appeared(world: World, is_folder: bool) -> None:
+    """Reva v3.12.1 and XRootD 5.5.3 would replace it."""
+
+    def pull(world: World, progress: Progress) -> None:
+        world.destination.content, world.destination.is_folder = b"somebody else's", is_folder
+        raise errors.Unsupported("no third-party copies")
+
+    world.pushes = must_not_copy
+    outcome = world.run(pull)
+    assert outcome.state is State.FAILED
+    assert isinstance(outcome.error, errors.AlreadyExists)
+    assert world.notes.modes == [Mode.PULL, Mode.PUSH]
+    assert world.landed == b"somebody else's"
+
+
+def test_a_refused_relay_leads_to_what_is_left(world: World) -> None:
+    world.job = replace(world.job, attempt=2)
+    world.destination.faults["store"] = [errors.Unsupported("the server offers tus only")]
+    assert world.run() == Outcome(state=State.DONE, copied=True, mode=Mode.PULL)
+    assert world.notes.modes == [Mode.RELAY, Mode.PULL]
+    assert "refused_tpc" not in world.source.calls + world.destination.calls
+
+
+@pytest.mark.parametrize("wish", ["pull", "push"])
+def test_nothing_to_lend_says_nothing_about_third_party_copies(world: World, wish: Wish) -> None:
+    world.pulls = world.pushes = fails(NothingToLend("no token for the other side"))
+    assert world.run().mode is Mode.RELAY
+    assert "refused_tpc" not in world.source.calls + world.destination.calls
+
+
+def test_a_copy_that_nobody_understood_is_not_tried_another_way(world: World) -> None:
+    """A bare 201: something was written, and who knows where."""
+    error = errors.ProtocolViolation("a bare 201", code="HTTP 201")
+    outcome = world.run(writes(OTHER, error))
+    assert outcome == Outcome(state=State.FAILED, reason=str(error), error=error, mode=Mode.PULL)
+    assert world.notes.modes == [Mode.PULL]
+    assert "refused_tpc" in world.destination.calls
+    assert world.landed is None
+
+
+def test_the_mode_that_failed_is_the_one_that_is_reported(world: World) -> None:
+    world.pulls = fails(errors.Unsupported("no"))
+    world.pushes = fails(errors.ServerFault("broken"))
+    assert world.run().mode is Mode.PUSH
+
+
+@pytest.mark.parametrize(
+    ("attempt", "mode"), [(0, Mode.PULL), (1, Mode.PUSH), (2, Mode.RELAY), (3, Mode.RELAY), (7, Mode.RELAY)]
+)
+def test_each_attempt_begins_with_another_mode(world: World, attempt: int, mode: Mode) -> None:
+    world.job = replace(world.job, attempt=attempt)
+    assert world.run().mode is mode
+
+
+# -- proof ------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("landed", "kind"),
-    [(b"", errors.SizeMismatch), (CONTENT[:-1], errors.SizeMismatch), (b"X" * len(CONTENT), errors.ChecksumMismatch)],
+    [(b"", errors.SizeMismatch), (CONTENT[:-1], errors.SizeMismatch), (OTHER, errors.ChecksumMismatch)],
 )
 def test_false_success_is_found_out_and_removed(world: World, landed: bytes, kind: type[errors.IntegrityError]) -> None:
     outcome = world.run(writes(landed))
     assert outcome.state is State.FAILED
     assert ("bytes are at" if kind is errors.SizeMismatch else "adler32 at") in str(outcome.reason)
+    assert isinstance(outcome.error, kind)
     assert world.landed is None
-    assert world.source.storage.files[GOOD] == CONTENT
 
 
 def test_success_without_a_file_is_no_success(world: World) -> None:
-    outcome = world.run(lambda _: None)
+    outcome = world.run(lambda world, progress: None)
     assert outcome.state is State.FAILED
     assert "there is no file" in str(outcome.reason)
+    # NotFound would say that the source has lost it.
+    assert isinstance(outcome.error, errors.ServerFault)
 
 
-@pytest.mark.parametrize("landed", [CONTENT[:10], b"X" * len(CONTENT)])
-def test_broken_copy_leaves_nothing(world: World, landed: bytes) -> None:
-    error = errors.ServerFault("inner PUT failed", operation="COPY", code="HTTP 500", trace="abc123")
-    outcome = world.run(writes(landed, error))
-    assert outcome == Outcome(state=State.FAILED, reason=str(error))
-    assert "abc123" in str(outcome.reason)
+def test_a_size_that_comes_late_is_waited_for(world: World) -> None:
+    world.destination.told_sizes = [0, 100]
+    assert world.run().state is State.DONE
+    assert world.pauses == list(_LATE_S[:2])
+
+
+def test_a_size_that_never_comes_is_a_failure(world: World) -> None:
+    world.destination.told_sizes = [0] * (len(_LATE_S) + 1)
+    outcome = world.run()
+    assert isinstance(outcome.error, errors.SizeMismatch)
+    assert world.pauses == list(_LATE_S)
     assert world.landed is None
 
 
-def test_lost_answer_is_resolved_by_a_look(world: World) -> None:
-    outcome = world.run(writes(CONTENT, errors.TransferInterrupted("connection cut")))
-    assert outcome == Outcome(state=State.DONE, copied=True)
-    assert world.landed == CONTENT
+def test_a_checksum_that_comes_late_is_waited_for(world: World) -> None:
+    world.destination.server_sums = True
+    world.destination.told_sums = ["00000000"] * 3
+    assert world.run().state is State.DONE
+    assert world.pauses == list(_LATE_S[:3])
+    assert "checksum" not in world.destination.calls  # the server's own is enough
 
 
-def test_file_that_appeared_meanwhile_is_not_ours_to_delete(world: World) -> None:
-    outcome = world.run(writes(b"other", errors.AlreadyExists("something stands there", code="HTTP 412")))
-    assert outcome.state is State.FAILED
-    assert world.landed == b"other"
+def test_a_wrong_checksum_that_comes_late_is_found_out(world: World) -> None:
+    world.destination.server_sums = True
+    world.destination.told_sums = ["00000000"]
+    outcome = world.run(writes(OTHER))
+    assert isinstance(outcome.error, errors.ChecksumMismatch)
+    assert world.pauses == list(_LATE_S[:1])
+    assert world.landed is None
 
 
-def test_right_file_that_appeared_meanwhile_counts(world: World) -> None:
-    outcome = world.run(writes(CONTENT, errors.AlreadyExists("something stands there", code="HTTP 412")))
-    assert outcome.state is State.DONE
+@pytest.mark.parametrize(
+    ("proof", "landed", "state", "reads"),
+    [
+        ("read", CONTENT, State.DONE, 1),
+        ("read", OTHER, State.FAILED, 1),
+        # The server keeps none for this file, and nothing more was asked for.
+        ("server", OTHER, State.DONE, 0),
+    ],
+)
+def test_a_checksum_that_never_comes_is_done_without(
+    world: World, proof: Proof, landed: bytes, state: State, reads: int
+) -> None:
+    world.destination.proof = proof
+    world.destination.told_sums = ["00000000"] * (len(_LATE_S) + 1)
+    assert world.run(writes(landed)).state is state
+    assert world.pauses == list(_LATE_S)
+    assert world.destination.calls.count("checksum") == reads
+
+
+def test_a_checksum_that_nobody_compares_is_not_waited_for(world: World) -> None:
+    world.destination.proof = "size"
+    world.destination.told_sums = ["00000000"] * 9
+    assert world.run().state is State.DONE
+    assert world.pauses == []
+
+
+def test_a_checksum_that_the_catalogue_does_not_have_is_not_waited_for(world: World) -> None:
+    world.job = replace(world.job, adler32=None)
+    world.destination.told_sums = ["00000000"] * 9
+    assert world.run().state is State.DONE
+    assert world.pauses == []
+
+
+def test_the_checksum_that_stands_for_late_may_be_right(world: World) -> None:
+    content = bytes(63473) + b"\xff" * 256 + b"\xf0"  # both sums of RFC 1950, 8.2 are a multiple of 65521
+    assert adler32(content) == "00000000"
+    world.source.content = content
+    world.destination.server_sums = True
+    world.job = replace(world.job, size_bytes=len(content), adler32="00000000")
+    assert world.run().state is State.DONE
+    assert world.destination.calls.count("checksum") == 1
 
 
 def test_proof_is_tried_again_after_a_fault(world: World) -> None:
-    world.destination.storage.faults["checksum"] = errors.Unavailable("data gateway restarts")
-    assert world.run() == Outcome(state=State.DONE, copied=True)
-    assert world.destination.storage.calls.count("checksum") == 2
+    world.destination.faults["checksum"] = [errors.Unavailable("data gateway restarts")]
+    assert world.run() == Outcome(state=State.DONE, copied=True, mode=Mode.PULL)
+    assert world.destination.calls.count("checksum") == 2
+    assert world.claim.asked == ["confirm"]
 
 
-def test_what_cannot_be_proven_is_removed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def checksum(reference: Reference, algorithm: str = "adler32") -> str:
-        raise errors.Unavailable("data gateway is gone")
-
-    monkeypatch.setattr(world.destination.storage, "checksum", checksum)
-    assert world.run() == Outcome(state=State.FAILED, reason="data gateway is gone")
+def test_what_cannot_be_proven_is_removed(world: World) -> None:
+    error = errors.Unavailable("data gateway is gone")
+    world.destination.faults["checksum"] = [error] * 2
+    assert world.run() == Outcome(state=State.FAILED, reason="data gateway is gone", error=error, mode=Mode.PULL)
     assert world.landed is None
 
 
 def test_endless_processing_is_a_failure(world: World) -> None:
-    world.destination.storage.processing.add(GOOD)
+    world.destination.processing = True
     outcome = world.run()
     assert outcome.state is State.FAILED
     assert "post-processing" in str(outcome.reason)
     assert "confirm" not in world.claim.asked
-
-
-def test_first_error_is_reported_where_cleaning_fails(world: World) -> None:
-    def copy(_: World) -> None:
-        world.destination.storage.files[GOOD] = b"half"
-        world.destination.storage.faults["delete"] = errors.Unavailable("gateway is gone")
-        raise errors.NoSpaceLeft("the quota is used up", code="HTTP 507")
-
-    outcome = world.run(copy)
-    assert outcome.state is State.FAILED
-    assert str(outcome.reason) == "the quota is used up (HTTP 507)"
-    assert world.destination.storage.faults == {}
-
-
-@pytest.mark.parametrize("method", ["stat", "make_directories"])
-def test_unreachable_destination_fails_clearly(world: World, method: str) -> None:
-    world.destination.storage.faults[method] = errors.Unavailable("no route", operation="Stat", code="UNAVAILABLE")
-    outcome = world.run(must_not_copy)
-    assert outcome == Outcome(state=State.FAILED, reason="Stat: no route (UNAVAILABLE)")
-
-
-def test_cancelled_before_the_start(world: World) -> None:
-    world.claim.gone = RequestGone
-    assert world.run(must_not_copy).state is State.ABANDONED
-    assert world.destination.storage.calls == []
-
-
-def test_cancelled_while_copying_leaves_nothing(world: World) -> None:
-    def copy(_: World) -> None:
-        world.destination.storage.files[GOOD] = CONTENT[:10]
-        world.claim.gone = RequestGone
-        world.claim.check()
-
-    assert world.run(copy).state is State.ABANDONED
-    assert world.landed is None
-
-
-def test_cancelled_at_the_end_leaves_no_dark_data(world: World) -> None:
-    def copy(_: World) -> None:
-        world.copied()
-        world.claim.gone = RequestGone
-
-    assert world.run(copy).state is State.ABANDONED
-    assert world.landed is None
-
-
-def test_cancelled_and_wanted_again_stays(world: World) -> None:
-    world.claim.removal = RequestGone("a newer request wants the same file")
-
-    def copy(_: World) -> None:
-        world.destination.storage.files[GOOD] = CONTENT[:10]
-        world.claim.gone = RequestGone
-        world.claim.check()
-
-    assert world.run(copy).state is State.ABANDONED
-    assert world.landed == CONTENT[:10]
-
-
-def test_taken_over_by_another_agent_touches_nothing(world: World) -> None:
-    def copy(_: World) -> None:
-        world.destination.storage.files[GOOD] = CONTENT[:10]
-        world.claim.gone = ClaimLost
-        world.claim.check()
-
-    assert world.run(copy).state is State.ABANDONED
-    assert world.landed == CONTENT[:10]
-    assert world.claim.asked == []
 
 
 @pytest.mark.parametrize(
@@ -417,24 +484,31 @@ def test_taken_over_by_another_agent_touches_nothing(world: World) -> None:
         ("read", False, True, True, 1),
         ("read", False, False, False, 0),
         ("read", True, True, True, 0),
+        ("read", True, False, True, 0),
         ("server", False, True, False, 0),
         ("server", True, True, True, 0),
         ("size", True, True, False, 0),
     ],
 )
 def test_proof_is_what_the_endpoint_says(
-    proof: Proof, server_sums: bool, read_back: bool, notices: bool, reads: int
+    world: World, proof: Proof, server_sums: bool, read_back: bool, notices: bool, reads: int
 ) -> None:
-    world = make_world(proof=proof, server_sums=server_sums)
+    world.destination.proof = proof
+    world.destination.server_sums = server_sums
     world.job = replace(world.job, read_back=read_back)
-    outcome = world.run(writes(b"X" * len(CONTENT)))
+    outcome = world.run(writes(OTHER))
     assert (outcome.state is State.FAILED) == notices
-    assert world.destination.storage.calls.count("checksum") == reads
+    assert world.destination.calls.count("checksum") == reads
 
 
-def test_trimmed_checksum_of_the_catalogue_is_padded() -> None:
-    world = make_world(server_sums=True)
+def test_trimmed_checksum_of_the_catalogue_is_padded(world: World) -> None:
     content = b"\0" * 8  # adler32 00080001
-    world.source.storage.files[GOOD] = content
+    world.destination.server_sums = True
+    world.source.content = content
     world.job = replace(world.job, size_bytes=8, adler32="80001")
     assert world.run().state is State.DONE
+
+
+def test_what_is_no_checksum_in_the_catalogue_is_none() -> None:
+    job = Job(request_id="1", size_bytes=1, adler32="not hex", md5="D41D8CD98F00B204E9800998ECF8427E")
+    assert job.checksums == {"md5": "d41d8cd98f00b204e9800998ecf8427e"}

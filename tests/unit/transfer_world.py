@@ -1,0 +1,258 @@
+"""A transfer's ends, claim, watch and servers in memory; for test_transfers.py and test_failed_transfers.py."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import pytest
+
+from rucio_cs3 import copies
+from rucio_cs3.copies import Progress
+from rucio_cs3.cs3 import errors
+from rucio_cs3.cs3.config import Proof, Site
+from rucio_cs3.cs3.data_gateway import HTTPClient
+from rucio_cs3.cs3.reference import MountRoot, Reference
+from rucio_cs3.cs3.resources import FileInfo
+from rucio_cs3.cs3.streams import Reader, UploadBody
+from rucio_cs3.ends import End
+from rucio_cs3.modes import Mode, Wish
+from rucio_cs3.transfers import Job, Outcome, transfer_one
+
+CONTENT = b"physics" * 100
+OTHER = b"X" * len(CONTENT)
+FILE = Reference(MountRoot("/localfs"), "rucio/t/f")
+
+#: All that anybody may do to a source.
+READING = frozenset({"stat", "open", "authorization", "speaks_tpc", "refused_tpc"})
+
+
+def adler32(data: bytes) -> str:
+    return f"{zlib.adler32(data):08x}"
+
+
+class MemoryEnd:
+    """A file at a site in memory.
+
+    ``speaks`` is a proof of a while ago that the site does third-party copies, ``speaks_still`` whether it does now.
+    ``faults`` maps a method to the errors that its next calls raise; ``told_sizes`` and ``told_sums`` are what the
+    server says at the next looks in place of the truth.
+    """
+
+    def __init__(self, name: str, content: bytes | None = None, *, proof: Proof = "read") -> None:
+        self.name = name
+        self.place = f"/{name}/rucio/t/f"
+        self.url = f"https://{name}.test/webdav/rucio/t/f"
+        self.wish: Wish = "auto"
+        self.proof: Proof = proof
+        self.http = HTTPClient(Site(name=name))
+        self.content = content
+        self.is_folder = False
+        self.has_parents = False
+        self.processing = False
+        self.etag = ""
+        self.mtime_s = float(zlib.crc32(name.encode()))
+        self.server_sums = False
+        self.speaks = self.speaks_still = True
+        self.ages_asked: list[float] = []
+        self.leftovers: list[str] = []
+        self.faults: dict[str, list[errors.CS3Error]] = {}
+        self.told_sizes: list[int] = []
+        self.told_sums: list[str] = []
+        self.calls: list[str] = []
+
+    def _called(self, method: str) -> None:
+        self.calls.append(method)
+        if self.faults.get(method):
+            raise self.faults[method].pop(0)
+
+    def is_same_place(self, other: End) -> bool:
+        return self.url == other.url
+
+    def stat(self) -> FileInfo:
+        self._called("stat")
+        if self.is_folder:
+            size = len(self.content or b"")
+            return FileInfo(reference=FILE, size=size, is_directory=True, etag=self.etag, mtime_s=self.mtime_s)
+        if self.content is None:
+            raise errors.NotFound("no such file", operation="Stat", target=self.place, code="CODE_NOT_FOUND")
+        sums = {"adler32": adler32(self.content)} if self.server_sums else {}
+        if self.told_sums:
+            sums = {"adler32": self.told_sums.pop(0)}
+        size = self.told_sizes.pop(0) if self.told_sizes else len(self.content)
+        return FileInfo(
+            reference=FILE, size=size, is_directory=False, checksums=sums, etag=self.etag, mtime_s=self.mtime_s
+        )
+
+    def settled(self) -> FileInfo:
+        info = self.stat()
+        if self.processing:
+            raise errors.TooEarly("the server is stuck in post-processing", operation="Stat", target=self.place)
+        return info
+
+    def checksum(self, algorithm: str) -> str:
+        self._called("checksum")
+        assert algorithm == "adler32"
+        assert self.content is not None
+        return adler32(self.content)
+
+    def make_parents(self) -> None:
+        self._called("make_parents")
+        self.has_parents = True
+
+    def delete(self) -> None:
+        self._called("delete")
+        assert not self.is_folder, "a folder is never deleted"
+        if self.content is None:
+            raise errors.NotFound("no such file", operation="Delete", target=self.place)
+        self.content = None
+
+    def speaks_tpc(self, *, max_age_s: float | None = None) -> bool:
+        self._called("speaks_tpc")
+        if max_age_s is not None:
+            self.ages_asked.append(max_age_s)
+            return self.speaks and self.speaks_still
+        return self.speaks
+
+    def refused_tpc(self) -> None:
+        self._called("refused_tpc")
+
+    def authorization(self, *, write: bool, lent: bool = False) -> str:
+        self._called("authorization")
+        return f"Bearer {self.name}"
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Reader]:
+        self._called("open")
+        assert self.content is not None
+        yield io.BytesIO(self.content)
+
+    def store(self, body: UploadBody) -> None:
+        self._called("store")
+        if self.content is not None:
+            raise errors.AlreadyExists("something stands there", operation="PUT", target=self.place)
+        # Whole or not at all, as both real kinds of landing have it.
+        self.content = b"".join(bytes(piece) for piece in body)
+
+    def sweep(self) -> None:
+        self._called("sweep")
+        self.leftovers.clear()
+
+
+@dataclass
+class PaperClaim:
+    """A claim that says what the test wrote on it."""
+
+    gone: type[errors.Cancelled] | None = None
+    confirmed: type[errors.Cancelled] | None = None
+    removal: errors.CS3Error | None = None
+    asked: list[str] = field(default_factory=list)
+
+    def check(self) -> None:
+        if self.gone is not None:
+            raise self.gone("over")
+
+    def confirm(self) -> None:
+        self.asked.append("confirm")
+        self.check()
+        if self.confirmed is not None:
+            raise self.confirmed("over")
+
+    def allow_removal(self) -> None:
+        self.asked.append("removal")
+        if self.removal is not None:
+            raise self.removal
+
+
+@dataclass
+class Notes:
+    """A watch that writes down what it is told."""
+
+    told: list[Mode | int] = field(default_factory=list)
+
+    def began(self, mode: Mode) -> None:
+        self.told.append(mode)
+
+    def moved(self, total_bytes: int) -> None:
+        self.told.append(total_bytes)
+
+    @property
+    def modes(self) -> list[Mode]:
+        return [entry for entry in self.told if isinstance(entry, Mode)]
+
+
+#: What a third-party copy does in place of a server.
+ThirdParty = Callable[["World", Progress], None]
+
+
+class World:
+    """Two ends, a claim, and servers that copy as ``pulls`` and ``pushes`` say; a relay is the real one."""
+
+    def __init__(self) -> None:
+        self.source = MemoryEnd("source", CONTENT)
+        self.destination = MemoryEnd("destination")
+        self.claim = PaperClaim()
+        self.notes = Notes()
+        self.job = Job(request_id="f" * 32, size_bytes=len(CONTENT), adler32=adler32(CONTENT))
+        self.pulls: ThirdParty = copied
+        self.pushes: ThirdParty = copied
+        self.pauses: list[float] = []
+
+    def run(self, pulls: ThirdParty | None = None) -> Outcome:
+        self.pulls = pulls or self.pulls
+        before = self.source.content
+        outcome = transfer_one(self.job, self.source, self.destination, self.claim, self.notes)
+        assert self.source.content == before
+        assert set(self.source.calls) <= READING
+        return outcome
+
+    @property
+    def landed(self) -> bytes | None:
+        return self.destination.content
+
+
+def copied(world: World, progress: Progress) -> None:
+    progress(0)
+    world.destination.content = world.source.content
+
+
+def make_world(monkeypatch: pytest.MonkeyPatch) -> World:
+    """A world in which everything goes well; its pauses take no time."""
+    world = World()
+
+    def pull(size: int, checksums: Mapping[str, str], source: End, destination: End, progress: Progress) -> None:
+        assert (source, destination) == (world.source, world.destination)
+        world.pulls(world, progress)
+
+    def push(size: int, checksums: Mapping[str, str], source: End, destination: End, progress: Progress) -> None:
+        assert (source, destination) == (world.source, world.destination)
+        world.pushes(world, progress)
+
+    monkeypatch.setattr(copies, "COPIES", {Mode.PULL: pull, Mode.PUSH: push, Mode.RELAY: copies.COPIES[Mode.RELAY]})
+    monkeypatch.setattr("rucio_cs3.transfers.time.sleep", world.pauses.append)
+    return world
+
+
+def writes(data: bytes, then: errors.CS3Error | None = None) -> ThirdParty:
+    """A copy that leaves ``data`` and then fails, or claims success."""
+
+    def copy(world: World, progress: Progress) -> None:
+        world.destination.content = data
+        if then is not None:
+            raise then
+
+    return copy
+
+
+def fails(error: errors.CS3Error) -> ThirdParty:
+    def copy(world: World, progress: Progress) -> None:
+        raise error
+
+    return copy
+
+
+def must_not_copy(world: World, progress: Progress) -> None:
+    raise AssertionError("nothing was to be copied")
