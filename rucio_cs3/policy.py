@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequenc
 from functools import wraps
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from itertools import takewhile
 from types import ModuleType
 from typing import Any
 
@@ -164,6 +165,9 @@ def _add_transfertool(namespace: MutableMapping[str, Any]) -> None:
         for tool in classes.values():
             if tool is not CS3Transfertool:
                 tool.supported_schemes = set(tool.supported_schemes) - _appended_schemes
+                builder = tool.submission_builder_for_path.__func__
+                if not hasattr(builder, "cs3_schemes"):
+                    tool.submission_builder_for_path = classmethod(_refusing_our_schemes(builder))
         classes.setdefault(TRANSFERTOOL, CS3Transfertool)
         for name in ("cancel_transfers", "update_transfer_priority"):
             function = namespace.get(name)
@@ -194,6 +198,26 @@ def _taking_ours_out(function: Callable[..., Any], ours: Callable[[Any], None]) 
 
     routed.cs3_transfers = True  # type: ignore[attr-defined]
     return routed
+
+
+def _refusing_our_schemes(builder: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap another transfertool's ``submission_builder_for_path`` so that it never gets a hop with a scheme of ours.
+
+    ``supported_schemes`` alone does not keep it from that: a submitter with several tools takes the schemes of all of
+    them together (Rucio 41.5.1 daemons/conveyor/submitter.py:226), and FTS' builder looks at the RSEs' attributes only.
+    """
+
+    @wraps(builder)
+    def refusing(cls: type, transfer_path: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
+        known = list(takewhile(lambda hop: _appended_schemes.isdisjoint(_schemes_of(hop)), transfer_path))
+        return builder(cls, known, *args, **kwargs) if known else ([], None)
+
+    refusing.cs3_schemes = True  # type: ignore[attr-defined]
+    return refusing
+
+
+def _schemes_of(hop: Any) -> set[str]:
+    return {hop.dst.scheme, *(source.scheme for source in hop.sources)}
 
 
 def _is_being_loaded(module: ModuleType) -> bool:

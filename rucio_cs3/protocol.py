@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from rucio.common import exception
 from rucio.rse.protocols.protocol import RSEProtocol
 
-from rucio_cs3 import rses
+from rucio_cs3 import rse_credentials, rses
 from rucio_cs3.cs3 import POOL, CS3Storage, Endpoint, FileInfo, Reference, errors
 from rucio_cs3.cs3.reference import WebDAVBase, encode_path
 
@@ -129,14 +129,14 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         """Read settings and credentials, and log in. Storages are shared by all objects of the process.
 
         :param credentials: given by programs other than Rucio 41.5.1, which passes none; see
-            :func:`rucio_cs3.rses.credentials`.
+            :func:`rucio_cs3.rse_credentials.credentials`.
         :raises RSEAccessDenied: when the cloud refuses the login.
         :raises ConfigurationError: naming RSE and key.
         :raises ServiceUnavailable: when the cloud cannot be reached.
         """
         with _rucio_exceptions():
             endpoint = rses.endpoint(self.rse, self.attributes)
-            storage = POOL.get(endpoint, rses.credentials(self.rse, credentials))
+            storage = POOL.get(endpoint, rse_credentials.credentials(self.rse, credentials))
             # A wrong password is better said here than as the failure of each file.
             storage.access_token()
         self._storage = storage

@@ -8,19 +8,20 @@ the network or keeps a store. Who executes the rows: :mod:`rucio_cs3.agent`. Who
 from __future__ import annotations
 
 import datetime
-import importlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from rucio.common.exception import RSEProtocolNotSupported, TransferToolWrongAnswer
-from rucio.core.request import get_transfer_error
+from rucio.common.exception import TransferToolWrongAnswer
+from rucio.core.request import get_transfer_error, update_request
 from rucio.db.sqla.constants import RequestState, RequestType
-from rucio.rse import rsemanager
 from rucio.transfertool.transfertool import TransferStatusReport, Transfertool, TransferToolBuilder
 
+from rucio_cs3 import partners
 from rucio_cs3.cs3.reference import SCHEMES
+from rucio_cs3.partners import Kind
+from rucio_cs3.reasons import bounded
 
 if TYPE_CHECKING:
     from rucio.core.request import DirectTransfer
@@ -32,12 +33,11 @@ LoggerFunction = Callable[..., Any]
 #: ``requests.external_host`` of our rows. No host: there is no service to talk to, only agents.
 EXTERNAL_HOST = "rucio-cs3-agent"
 
-#: Width of ``requests.err_msg`` (Rucio 41.5.1 db/sqla/models.py:1425). Oracle counts bytes, and Rucio does not
-#: cut: a longer text would make the whole report fail.
-ERR_MSG_MAX_BYTES = 4000
-
 #: A request that no agent took for this long is worth a warning: most likely no agent runs.
 WAITING_WARNING = datetime.timedelta(minutes=30)
+
+#: And so is one whose lease has been over for so long. An idle agent takes it within a minute.
+LEFT_WARNING = datetime.timedelta(minutes=5)
 
 
 class CS3TransferStatusReport(TransferStatusReport):  # type: ignore[misc]  # Rucio carries no types
@@ -81,7 +81,7 @@ class CS3TransferStatusReport(TransferStatusReport):  # type: ignore[misc]  # Ru
         self.started_at = started_at
         self.transferred_at = transferred_at
         self.source_rse_id = source_rse_id
-        self.err_msg = _bounded(get_transfer_error(state, reason)) if state == RequestState.FAILED else None
+        self.err_msg = bounded(str(get_transfer_error(state, reason))) if state == RequestState.FAILED else None
         self._reason = reason
         self._source_url = source_url
         self._destination_url = destination_url
@@ -124,7 +124,7 @@ class CS3TransferStatusReport(TransferStatusReport):  # type: ignore[misc]  # Ru
 
 
 class CS3Transfertool(Transfertool):  # type: ignore[misc]  # Rucio carries no types
-    """Hands transfers between two CS3 clouds to the agents, by leaving them in Rucio's table.
+    """Hands transfers from, to and between CS3 clouds to the agents, by leaving them in Rucio's table.
 
     :param external_host: the poller passes the row's; always :data:`EXTERNAL_HOST`.
     """
@@ -143,20 +143,21 @@ class CS3Transfertool(Transfertool):  # type: ignore[misc]  # Rucio carries no t
         It has loaded the RSEs' protocols, but need not have; this method has no session to do so (a second one in
         the same thread breaks the caller's). Unknown counts as yes: :meth:`submission_builder_for_path` decides.
         """
-        for rse, operation in ((source_rse, "third_party_copy_read"), (dest_rse, "third_party_copy_write")):
+        found = []
+        for rse, operation in ((source_rse, partners.READ), (dest_rse, partners.WRITE)):
             try:
                 info = rse.info
             except ValueError:
-                continue
-            if _why_not_ours(info, operation, sorted(cls.supported_schemes)) is not None:
-                return False
-        return True
+                return True
+            found.append(partners.kinds(info, operation, sorted(cls.supported_schemes)))
+        return _why_not_between(*found) is None
 
     @classmethod
     def submission_builder_for_path(
         cls, transfer_path: list[DirectTransfer], logger: LoggerFunction = logging.log
     ) -> tuple[list[DirectTransfer], TransferToolBuilder | None]:
-        """Take the first hop where both ends are CS3 clouds; Rucio asks again for the rest of the path."""
+        """Take the first hop where one end is a CS3 cloud and the other a CS3 cloud or a WebDAV site; Rucio asks again
+        for the rest of the path."""
         if not transfer_path:
             return [], None
         hop = transfer_path[0]
@@ -170,13 +171,16 @@ class CS3Transfertool(Transfertool):  # type: ignore[misc]  # Rucio carries no t
     def _why_not(cls, hop: DirectTransfer) -> str | None:
         if hop.rws.request_type != RequestType.TRANSFER:
             return f"it is a {hop.rws.request_type.name} request, and CS3 clouds have no tape"
-        for end, operation in ((hop.src, "third_party_copy_read"), (hop.dst, "third_party_copy_write")):
+        found = []
+        for end, operation in ((hop.src, partners.READ), (hop.dst, partners.WRITE)):
             if end.scheme not in cls.supported_schemes:
                 return f"scheme {end.scheme} of {end.rse.name} is none of {', '.join(sorted(cls.supported_schemes))}"
-            reason = _why_not_ours(end.rse.info, operation, [end.scheme])
-            if reason is not None:
-                return f"{end.rse.name}: {reason}"
-        return None
+            kinds = partners.kinds(end.rse.info, operation, [end.scheme])
+            if not kinds:
+                return f"{end.rse.name} has no protocol with {operation} over wan for scheme {end.scheme}"
+            found.append(kinds)
+        reason = _why_not_between(*found)
+        return f"{hop.src.rse.name} to {hop.dst.rse.name}: {reason}" if reason else None
 
     def group_into_submit_jobs(self, transfer_paths: Iterable[list[DirectTransfer]]) -> list[dict[str, Any]]:
         """One job per request: an external id then names one row, and retries touch nothing else."""
@@ -198,89 +202,99 @@ class CS3Transfertool(Transfertool):  # type: ignore[misc]  # Rucio carries no t
     def bulk_query(
         self, requests_by_eid: Mapping[str, Mapping[str, Any]], timeout: int | None = None
     ) -> dict[str, dict[str, TransferStatusReport]]:
-        """Say "not finished" for each: agents report by themselves, so what the poller still sees is not done.
+        """Say "not finished" for each, and warn of those that nobody works on.
+
+        Agents report by themselves, so what the poller still sees is not done; and what an agent that died has left is
+        taken up by the next one, for which no report is needed.
 
         An answer is due all the same: the poller then moves the row's ``updated_at`` on, and gets to others.
         """
-        limit = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None) - WAITING_WARNING
+        now = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None)
+        rows = [(key, row) for requests in requests_by_eid.values() for key, row in requests.items()]
         waiting = [
-            request_id
-            for requests in requests_by_eid.values()
-            for request_id, request in requests.items()
-            if request.get("started_at") is None and (request.get("submitted_at") or limit) < limit
+            key
+            for key, row in rows
+            if row.get("started_at") is None and (row.get("submitted_at") or now) < now - WAITING_WARNING
         ]
-        if waiting:
-            self.logger(
-                logging.WARNING,
-                "%d requests wait for more than %d minutes for an agent, %s among them; is rucio-cs3-agent running?",
-                len(waiting),
-                WAITING_WARNING.total_seconds() // 60,
-                waiting[0],
-            )
+        left = [
+            key
+            for key, row in rows
+            if row.get("started_at") is not None and (row.get("estimated_transferred_at") or now) < now - LEFT_WARNING
+        ]
+        for found, what, after in (
+            (waiting, "wait for an agent", WAITING_WARNING),
+            (left, "were begun by an agent that died, and wait for another one", LEFT_WARNING),
+        ):
+            if found:
+                self.logger(
+                    logging.WARNING,
+                    "%d requests %s for more than %d minutes, %s among them; is rucio-cs3-agent running?",
+                    len(found),
+                    what,
+                    after.total_seconds() // 60,
+                    found[0],
+                )
         return {external_id: {} for external_id in requests_by_eid}
 
     def bulk_update(self, resps: Any, request_ids: Any) -> None:
         """Nothing to do: there is no second place that would have to learn of an update."""
 
     def cancel(self, transfer_ids: Sequence[str], timeout: int | None = None) -> bool:
-        """Nothing to do: Rucio has moved the row to the history already, and an agent looks for it while it copies
-        and before it reports."""
-        self.logger(logging.DEBUG, "cancelled cs3 transfers %s: their rows are gone", list(transfer_ids))
-        return True
+        """Let requests fail that are submitted and not over; an agent at work on one stops, and removes what it wrote.
+
+        Not within a transaction that has changed their rows: see :meth:`on_cancel_transfers`. Rucio tries again what
+        fails, unless its rule is gone.
+
+        :returns: whether none of them is waiting or running any more.
+        """
+        # Late: this module is imported in the middle of theirs.
+        from rucio.core.request import TransferStatsManager
+        from rucio.core.transfer import update_transfer_state
+
+        answers = []
+        for transfer_id in transfer_ids:
+            report = CS3TransferStatusReport(
+                transfer_id, state=RequestState.FAILED, external_id=transfer_id, reason="cancelled"
+            )
+            answers.append(update_transfer_state(report, TransferStatsManager(), logger=self.logger))
+        # Rucio logs an error of the database, and gives None.
+        return None not in answers
 
     def update_priority(self, transfer_id: str, priority: int, timeout: int | None = None) -> bool:
-        """Nothing to do: Rucio has written the priority into the row, which is where agents read it."""
-        self.logger(logging.DEBUG, "cs3 transfer %s has priority %s in its row", transfer_id, priority)
-        return True
+        """Write a priority into the row, which is where agents read it at their next look.
+
+        Not within a transaction that has changed the row: see :meth:`on_update_transfer_priority`.
+
+        :param priority: 1 to 5; 5 goes first.
+        :returns: whether there is such a request; one that runs already runs as before.
+        """
+        return bool(update_request(transfer_id, priority=priority))
 
     @classmethod
     def on_cancel_transfers(cls, transfer_ids: Iterable[str]) -> None:
-        """Our part of ``rucio.core.transfer.cancel_transfers``; see :mod:`rucio_cs3.policy`."""
-        cls().cancel(sorted(transfer_ids))
+        """Our part of ``rucio.core.transfer.cancel_transfers``; see :mod:`rucio_cs3.policy`.
+
+        There is nothing to do: the caller's transaction moves the rows to the history. An agent sees that when it
+        renews its claim or notes its progress, and before it reports.
+        """
+        logging.log(logging.DEBUG, "cancelled cs3 transfers %s with their rows", sorted(transfer_ids))
 
     @classmethod
     def on_update_transfer_priority(cls, priority_by_transfer_id: Mapping[str, int]) -> None:
-        """Our part of ``rucio.core.transfer.update_transfer_priority``; see :mod:`rucio_cs3.policy`."""
-        tool = cls()
-        for transfer_id, priority in priority_by_transfer_id.items():
-            tool.update_priority(transfer_id, priority)
+        """Our part of ``rucio.core.transfer.update_transfer_priority``; see :mod:`rucio_cs3.policy`.
+
+        There is nothing to do: the caller's transaction writes the priorities into the rows.
+        """
+        logging.log(logging.DEBUG, "priorities of cs3 transfers are in their rows: %s", dict(priority_by_transfer_id))
 
 
-def _why_not_ours(rse_info: Mapping[str, Any], operation: str, schemes: Sequence[str]) -> str | None:
-    """Why an RSE's protocol for an operation is none of :mod:`rucio_cs3.protocol`; None if it is.
+def _why_not_between(source: set[Kind | None], destination: set[Kind | None]) -> str | None:
+    """Why a hop between two RSEs is not ours, by what each may turn out to be; None if it is.
 
-    Looks at the class alone: no object is made, nothing is connected. Of protocols that Rucio ranks equal it takes
-    a random one (rsemanager.select_protocol), so all of these have to be ours.
+    One end has to be a CS3 cloud for sure; between two plain sites FTS is at home.
     """
-    try:
-        ranked = rsemanager.get_protocols_ordered(rse_info, operation, list(schemes), domain="wan")
-    except RSEProtocolNotSupported:
-        return f"no protocol with {operation} over wan for scheme {', '.join(schemes)}"
-    best = ranked[0]["domains"]["wan"][operation]
-    for protocol in ranked:
-        if protocol["domains"]["wan"][operation] == best and not _is_ours(protocol["impl"]):
-            return f"{operation} for scheme {protocol['scheme']} is done by {protocol['impl']}, no CS3 protocol"
+    if not (source and destination) or None in source | destination:
+        return "one of them has no protocol over HTTP for it"
+    if {Kind.CS3} not in (source, destination):
+        return "neither is a CS3 cloud by the protocol that Rucio takes for it"
     return None
-
-
-def _is_ours(impl: str) -> bool:
-    # Late, because the server imports this module through the policy package and needs no gRPC for that.
-    from rucio_cs3.protocol import Default
-
-    module, _, name = impl.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name, None) if module else None
-    except ImportError:
-        # Such as Rucio's gfal protocol without gfal2: certainly not ours.
-        return False
-    return isinstance(found, type) and issubclass(found, Default)
-
-
-def _bounded(text: str | None) -> str | None:
-    """Cut to what ``requests.err_msg`` holds, never within a character."""
-    if text is None:
-        return None
-    data = text.encode("utf-8", "replace")
-    if len(data) <= ERR_MSG_MAX_BYTES:
-        return data.decode("utf-8")
-    return data[: ERR_MSG_MAX_BYTES - 3].decode("utf-8", "ignore") + "…"

@@ -21,7 +21,7 @@ from rucio.common import exception
 from rucio.rse import rsemanager
 from rucio.rse.protocols.protocol import RSEProtocol
 
-from rucio_cs3 import transfers
+from rucio_cs3 import ends, transfers
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.reference import SCHEMES
 from rucio_cs3.protocol import UNLIMITED_BYTES, UPLOAD_SUFFIX, Default, NoRename, rucio_exception
@@ -228,6 +228,8 @@ MEANINGS = {
     errors.Cancelled: OTHER,
     transfers.RequestGone: OTHER,
     transfers.ClaimLost: OTHER,
+    transfers.Stopping: OTHER,
+    ends.NothingToLend: OTHER,
     errors.ServerFault: OTHER,
     errors.UnknownCode: OTHER,
     errors.ProtocolViolation: OTHER,

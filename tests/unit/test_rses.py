@@ -14,9 +14,10 @@ pytest.importorskip("rucio.rse", reason="neither Rucio wheel is installed")
 
 from tests.unit.rucio_client import configure, rse_info  # isort: skip
 
-from rucio_cs3 import rses
+from rucio_cs3 import rse_credentials, rses
 from rucio_cs3.cs3 import Endpoint, errors
 from rucio_cs3.cs3.auth import BasicProvider, BearerProvider, CredentialProvider
+from rucio_cs3.cs3.config import WebDAVSite
 from rucio_cs3.cs3.reference import MountRoot, SpaceRoot
 
 GATEWAY = {"cs3_gateway": "cloud.test:9142"}
@@ -59,6 +60,9 @@ RIGHT: list[tuple[str, Any, Callable[[Endpoint], Any], Any]] = [
     ("cs3_processing_timeout_s", "900", lambda e: e.timeouts.processing_s, 900.0),
 ]
 
+# Right values of what is no part of an endpoint.
+WISHES = ("auto", "pull", "push", "relay")
+
 WRONG: list[tuple[str, Any]] = [
     ("cs3_gateway", "cloud.test"),
     ("cs3_gateway", "https://cloud.test:9142"),
@@ -78,6 +82,8 @@ WRONG: list[tuple[str, Any]] = [
     ("cs3_call_timeout_s", "inf"),
     ("cs3_idle_timeout_s", "-1"),
     ("cs3_processing_timeout_s", "1 h"),
+    ("cs3_transfer_mode", "Pull"),
+    ("cs3_transfer_mode", "both"),
 ]
 
 
@@ -106,7 +112,8 @@ def test_a_right_setting(
 
 
 def test_every_setting_is_tried_here(etc: Path, tmp_path: Path) -> None:
-    assert {key for key, *_ in RIGHT} | {"cs3_ca_bundle"} == set(rses.SETTINGS)
+    assert {key for key, *_ in RIGHT} | {"cs3_ca_bundle", "cs3_transfer_mode"} == set(rses.SETTINGS)
+    assert set(rses.SETTINGS) >= rses.PLAIN_SETTINGS
     # Any text is a list of hosts.
     assert {key for key, _ in WRONG} | {"cs3_data_hosts"} == set(rses.SETTINGS)
 
@@ -200,6 +207,61 @@ def test_attributes_are_asked_for_once(etc: Path, monkeypatch: pytest.MonkeyPatc
     assert asked == ["ONE", "TWO"]
 
 
+# -- sites that are no CS3 clouds --------------------------------------------------------------------------------
+
+
+def plain(attributes: Mapping[str, Any], extended: Any = None, **more: Any) -> WebDAVSite:
+    info = rse_info(extended=extended, **more)
+    return rses.webdav_site(info, info["protocols"][0], lambda _: attributes)
+
+
+def test_a_plain_site_needs_no_setting(etc: Path) -> None:
+    found = plain({}, prefix="/data//rucio%20x/")
+    assert (found.name, found.server.host, found.server.port, found.server.secure) == ("CLOUD", "cloud.test", 443, True)
+    assert str(found.prefix) == "/data/rucio x"
+    assert found.own_hosts == {"cloud.test"}
+    assert (found.ca_bundle, found.insecure, found.data_hosts, found.proof) == (None, False, frozenset(), "read")
+    assert found.timeouts.idle_s == 300.0
+
+
+def test_settings_of_a_plain_site(etc: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.write_text("")
+    found = plain(
+        {"cs3_insecure": "yes", "cs3_data_hosts": "pool.test", "cs3_proof": "size", "cs3_idle_timeout_s": "60"},
+        {"cs3_ca_bundle": str(bundle), "cs3_proof": "server", "web_service_path": "/srm"},
+    )
+    assert found.insecure
+    assert found.data_hosts == {"pool.test"}
+    assert found.proof == "server"
+    assert (found.ca_bundle, found.timeouts.idle_s) == (bundle, 60.0)
+    # Those of the RSE's CS3 protocol mean nothing here, but a word that nobody knows is a mistake.
+    assert plain({"cs3_gateway": "cloud.test:9142"}) == plain({})
+    with pytest.raises(errors.ConfigurationError, match="cs3_mode"):
+        plain({"cs3_mode": "pull"})
+
+
+@pytest.mark.parametrize("key", sorted(rses.PLAIN_SETTINGS - {"cs3_data_hosts", "cs3_transfer_mode"}))
+def test_a_wrong_setting_of_a_plain_site(etc: Path, key: str) -> None:
+    value = next(value for name, value in WRONG if name == key)
+    with pytest.raises(errors.ConfigurationError, match=key):
+        plain({key: value})
+
+
+def test_plaintext_of_a_plain_site(etc: Path) -> None:
+    with pytest.raises(errors.ConfigurationError, match="cs3_allow_plaintext"):
+        plain({}, scheme="http")
+    assert plain({"cs3_allow_plaintext": "true"}, scheme="http").allow_plaintext
+    assert not plain({}, scheme="http", hostname="127.0.0.1").server.secure
+
+
+@pytest.mark.parametrize("wish", WISHES)
+def test_transfer_mode(etc: Path, wish: str) -> None:
+    info = rse_info(extended={"cs3_transfer_mode": wish})
+    assert rses.transfer_mode(info, info["protocols"][0], lambda _: {"cs3_transfer_mode": "pull"}) == wish
+    assert rses.transfer_mode(rse_info(), info["protocols"][0] | {"extended_attributes": None}, lambda _: {}) == "auto"
+
+
 # -- credentials -------------------------------------------------------------------------------------------------
 
 INFO = rse_info(rse="cloud-1.test", id="abc123")
@@ -234,7 +296,7 @@ class Places:
         if "own file" in names:
             content = {"cloud-1.test": {"username": "own", "password": "3"}}
             own = private(self._home / "own.json", json.dumps(content))
-            self._monkeypatch.setenv(rses.CREDENTIALS_VARIABLE, str(own))
+            self._monkeypatch.setenv(rse_credentials.CREDENTIALS_VARIABLE, str(own))
         if "rse-accounts.cfg" in names:
             content = {"cloud-1.test": {"username": "accounts", "password": "4"}}
             (etc / "rse-accounts.cfg").write_text(json.dumps(content))
@@ -254,23 +316,23 @@ ORDER = {
 def test_the_first_place_that_says_something_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int) -> None:
     names = list(ORDER)[first:]
     given = Places(tmp_path, monkeypatch).fill(set(names))
-    assert who(rses.credentials(INFO, given)) == ORDER[names[0]]
+    assert who(rse_credentials.credentials(INFO, given)) == ORDER[names[0]]
     given = Places(tmp_path, monkeypatch).fill({names[0]})
-    assert who(rses.credentials(INFO, given)) == ORDER[names[0]]
+    assert who(rse_credentials.credentials(INFO, given)) == ORDER[names[0]]
 
 
 def test_nothing_anywhere(etc: Path) -> None:
     with pytest.raises(errors.ConfigurationError, match=r"RSE cloud-1\.test: there are no credentials; put"):
-        rses.credentials(INFO)
+        rse_credentials.credentials(INFO)
 
 
 def test_credentials_of_other_rses_are_not_taken(etc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = {"cloud-2.test": {"username": "x", "password": SECRET}, "username": "y", "password": SECRET}
     (etc / "rse-accounts.cfg").write_text(json.dumps(other))
-    monkeypatch.setenv(rses.CREDENTIALS_VARIABLE, str(private(tmp_path / "own", json.dumps(other))))
+    monkeypatch.setenv(rse_credentials.CREDENTIALS_VARIABLE, str(private(tmp_path / "own", json.dumps(other))))
     monkeypatch.setenv("RUCIO_CS3_CLOUD_2_TEST_USERNAME", "z")
     with pytest.raises(errors.ConfigurationError, match="there are no credentials"):
-        rses.credentials(INFO)
+        rse_credentials.credentials(INFO)
 
 
 def test_rse_accounts_by_id_and_beside_other_keys(etc: Path) -> None:
@@ -279,7 +341,7 @@ def test_rse_accounts_by_id_and_beside_other_keys(etc: Path) -> None:
         "cloud-1.test": {"username": "by-name", "password": "2"},
     }
     (etc / "rse-accounts.cfg").write_text(json.dumps(content))
-    assert who(rses.credentials(INFO)) == ("by-id", "1")
+    assert who(rse_credentials.credentials(INFO)) == ("by-id", "1")
 
 
 def test_a_second_rse_accounts_file(etc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,16 +350,16 @@ def test_a_second_rse_accounts_file(etc: Path, tmp_path: Path, monkeypatch: pyte
     second.mkdir(parents=True)
     (second / "rse-accounts.cfg").write_text(json.dumps({"cloud-1.test": {"username": "second", "password": "2"}}))
     monkeypatch.setenv("VIRTUAL_ENV", str(second.parent))
-    assert who(rses.credentials(INFO)) == ("second", "2")
+    assert who(rse_credentials.credentials(INFO)) == ("second", "2")
 
 
 def test_kinds_of_credentials(etc: Path, tmp_path: Path) -> None:
     file = private(tmp_path / "secret", f"{SECRET}\n")
-    basic = rses.credentials(INFO, {"username": "u", "password_file": str(file)})
+    basic = rse_credentials.credentials(INFO, {"username": "u", "password_file": str(file)})
     assert isinstance(basic, BasicProvider)
     assert who(basic) == ("u", SECRET)
     for entry in ({"token": SECRET}, {"token_file": str(file)}, {"token": SECRET, "username": "u", "password": "p"}):
-        bearer = rses.credentials(INFO, entry)
+        bearer = rse_credentials.credentials(INFO, entry)
         assert isinstance(bearer, BearerProvider)
         assert who(bearer) == ("", SECRET)
         assert SECRET not in repr(bearer)
@@ -321,7 +383,7 @@ def test_incomplete_credentials(etc: Path, entry: dict[str, str], reason: str, p
     if place == "rse-accounts.cfg":
         (etc / "rse-accounts.cfg").write_text(json.dumps({"cloud-1.test": entry}))
     with pytest.raises(errors.ConfigurationError, match=reason) as caught:
-        rses.credentials(INFO, entry if place == "given" else None)
+        rse_credentials.credentials(INFO, entry if place == "given" else None)
     message = str(caught.value)
     assert message.startswith("RSE cloud-1.test: ")
     assert (place if place != "given" else "passed to connect()") in message
@@ -336,9 +398,9 @@ def test_incomplete_credentials(etc: Path, entry: dict[str, str], reason: str, p
 def test_a_broken_file(etc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, place: str) -> None:
     path = private((etc if place == "rse-accounts.cfg" else tmp_path) / "rse-accounts.cfg", text)
     if place == "own file":
-        monkeypatch.setenv(rses.CREDENTIALS_VARIABLE, str(path))
+        monkeypatch.setenv(rse_credentials.CREDENTIALS_VARIABLE, str(path))
     with pytest.raises(errors.ConfigurationError) as caught:
-        rses.credentials(INFO)
+        rse_credentials.credentials(INFO)
     assert str(path) in str(caught.value)
     assert SECRET not in str(caught.value)
 
@@ -347,7 +409,7 @@ def test_bytes_that_are_no_text(etc: Path) -> None:
     path = etc / "rse-accounts.cfg"
     path.write_bytes(b'{"cloud-1.test": "' + SECRET.encode() + b'\xff"}')
     with pytest.raises(errors.ConfigurationError, match="cannot be read") as caught:
-        rses.credentials(INFO)
+        rse_credentials.credentials(INFO)
     assert SECRET not in str(caught.value)
 
 
@@ -359,18 +421,18 @@ def test_a_secret_that_others_can_read_is_refused(
     path.chmod(mode)
     refused = r"can be read by other users; run: chmod 600"
     with pytest.raises(errors.ConfigurationError, match=refused):
-        rses.credentials(INFO, {"username": "u", "password_file": str(path)}).login()
-    monkeypatch.setenv(rses.CREDENTIALS_VARIABLE, str(path))
+        rse_credentials.credentials(INFO, {"username": "u", "password_file": str(path)}).login()
+    monkeypatch.setenv(rse_credentials.CREDENTIALS_VARIABLE, str(path))
     with pytest.raises(errors.ConfigurationError, match=refused):
-        rses.credentials(INFO)
+        rse_credentials.credentials(INFO)
     path.chmod(0o600)
-    assert who(rses.credentials(INFO)) == ("u", SECRET)
+    assert who(rse_credentials.credentials(INFO)) == ("u", SECRET)
 
 
 def test_a_file_that_is_named_but_missing(etc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(rses.CREDENTIALS_VARIABLE, str(tmp_path / "missing"))
+    monkeypatch.setenv(rse_credentials.CREDENTIALS_VARIABLE, str(tmp_path / "missing"))
     with pytest.raises(errors.ConfigurationError, match="missing cannot be read"):
-        rses.credentials(INFO)
+        rse_credentials.credentials(INFO)
 
 
 def test_no_secret_comes_from_rucios_public_tables(etc: Path) -> None:
@@ -382,5 +444,5 @@ def test_no_secret_comes_from_rucios_public_tables(etc: Path) -> None:
 
 def test_the_environment_is_not_touched(etc: Path) -> None:
     before = dict(os.environ)
-    rses.credentials(INFO, {"username": "u", "password": "p"})
+    rse_credentials.credentials(INFO, {"username": "u", "password": "p"})
     assert dict(os.environ) == before

@@ -1,0 +1,90 @@
+"""A real Reva that is known as a WebDAV site only, with another Reva and with the embedded cloud."""
+
+from __future__ import annotations
+
+import pytest
+
+from rucio_cs3.cs3 import BearerProvider, Secret, errors
+from rucio_cs3.modes import Mode, Wish
+from rucio_cs3.sandbox.reva import RevaSite
+from rucio_cs3.transfers import State
+from tests.partners.ends import CONTENT, Partner, Seen, of_cloud, plain_site, transfer, webdav_end
+
+pytestmark = pytest.mark.reva
+
+MODES = ["pull", "push", "relay"]
+
+
+@pytest.fixture(params=["reva", "embedded"])
+def cloud(request: pytest.FixtureRequest) -> Partner:
+    partner: Partner = request.getfixturevalue(request.param)
+    return partner
+
+
+@pytest.fixture(params=["to-webdav", "from-webdav"])
+def sites(request: pytest.FixtureRequest, cloud: Partner, reva_as_webdav: Partner) -> tuple[Partner, Partner]:
+    """Source and destination."""
+    return (cloud, reva_as_webdav) if request.param == "to-webdav" else (reva_as_webdav, cloud)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_file_is_brought_over_and_proven(sites: tuple[Partner, Partner], path: str, mode: Wish) -> None:
+    source, destination = sites
+    source.write(path, CONTENT)
+    watch = Seen()
+    outcome = transfer(source.end(path, "auto"), destination.end(path, mode), watch=watch)
+    assert (outcome.state, outcome.mode) == (State.DONE, Mode(mode)), outcome.reason
+    assert destination.read(path) == CONTENT
+    assert source.read(path) == CONTENT
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_other_content_than_the_catalogue_says_does_not_stay(
+    sites: tuple[Partner, Partner], path: str, mode: Wish
+) -> None:
+    source, destination = sites
+    wrong = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
+    source.write(path, wrong)
+    outcome = transfer(source.end(path, "auto"), destination.end(path, mode))
+    assert outcome.state is State.FAILED
+    assert isinstance(outcome.error, errors.IntegrityError), outcome.reason
+    assert destination.read(path) is None
+    assert source.read(path) == wrong
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_leftover_is_replaced_and_a_right_file_is_not(sites: tuple[Partner, Partner], path: str, mode: Wish) -> None:
+    source, destination = sites
+    source.write(path, CONTENT)
+    destination.write(path, b"half of an earlier attempt")
+    first = transfer(source.end(path, "auto"), destination.end(path, mode))
+    assert (first.state, first.copied) == (State.DONE, True), first.reason
+    assert destination.read(path) == CONTENT
+    again = transfer(source.end(path, "auto"), destination.end(path, mode))
+    assert (again.state, again.copied) == (State.DONE, False)
+
+
+def test_one_server_as_two_sites_is_found_out(reva_as_webdav: Partner, path: str) -> None:
+    """By the same URL; the source would be the leftover."""
+    written = reva_as_webdav.write(path, CONTENT)
+    outcome = transfer(reva_as_webdav.end(path, "auto"), reva_as_webdav.end(path, "auto"))
+    assert outcome.state is State.FAILED
+    assert "same file" in str(outcome.reason)
+    assert written.read_bytes() == CONTENT
+
+
+def test_one_server_under_two_urls_is_found_out(path: str) -> None:
+    """Known as a cloud by one URL and as a plain site by another, with content that would make it a leftover."""
+    with RevaSite("twice", tls=True) as site, of_cloud(site) as cloud:
+        user = next(iter(site.users.values()))
+        written = cloud.write(path, b"damaged")
+        token = cloud.end(path, "auto").authorization(write=True).removeprefix("Bearer ")
+        url = f"{site.http_url}/remote.php/dav/files/{user.username}"
+        described = plain_site("AGAIN", f"{url}/", site.ca_bundle)
+        again = webdav_end(described, BearerProvider(Secret(token)), f"{url}/{path}")
+        assert again.stat().size == len(b"damaged")
+        for source, destination in ((cloud.end(path, "auto"), again), (again, cloud.end(path, "auto"))):
+            outcome = transfer(source, destination)
+            assert outcome.state is State.FAILED
+            assert "same file" in str(outcome.reason)
+            assert written.read_bytes() == b"damaged"
