@@ -17,7 +17,7 @@ $(VENV)/.ready: pyproject.toml setup.py
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[server,sandbox,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[server,sandbox,postgresql,test]'
 	touch $@
 
 demo: $(VENV)/.ready

@@ -7,12 +7,15 @@ skipped and says so; where RUCIO_CS3_REQUIRE (a comma list, for example ``reva,r
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from rucio_cs3.sandbox.postgres import postgresql_is_installed
 from rucio_cs3.sandbox.reva import REVAD_VARIABLE, RevaSite, find_revad
 from rucio_cs3.sandbox.rucio_site import SANDBOX_POLICY, RucioSite, rucio_is_installed
+from rucio_cs3.sandbox.xrootd import xrootd_is_installed
 
 REQUIRE_VARIABLE = "RUCIO_CS3_REQUIRE"
 
@@ -26,7 +29,26 @@ def _rucio_missing() -> str | None:
     return None if rucio_is_installed() else "no Rucio server: pip install 'rucio-cs3[server,sandbox]'"
 
 
-_SERVERS: dict[str, Callable[[], str | None]] = {"reva": _reva_missing, "rucio": _rucio_missing}
+def _postgresql_missing() -> str | None:
+    return None if postgresql_is_installed() else "no PostgreSQL server: install Debian's postgresql, or the like"
+
+
+def _xrootd_missing() -> str | None:
+    return None if xrootd_is_installed() else "no xrootd: install Debian's xrootd-server and xrootd-server-plugins"
+
+
+def _gfal_missing() -> str | None:
+    missing = [name for name in ("gfal-copy", "davix-put") if shutil.which(name) is None]
+    return f"no {missing[0]}: install Debian's gfal2-util-scripts, gfal2-plugin-http and davix" if missing else None
+
+
+_SERVERS: dict[str, Callable[[], str | None]] = {
+    "reva": _reva_missing,
+    "rucio": _rucio_missing,
+    "postgresql": _postgresql_missing,
+    "xrootd": _xrootd_missing,
+    "gfal": _gfal_missing,
+}
 
 
 def _required() -> frozenset[str]:

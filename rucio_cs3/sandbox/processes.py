@@ -22,14 +22,20 @@ _TAIL_BYTES = 4_000
 
 _POLL_S = 0.05
 
-# Runs in the child before it becomes the server. PR_SET_PDEATHSIG (1, linux/prctl.h) survives exec; should the
-# parent be gone already the signal would never come, hence the second look at the parent's id. A launcher instead
-# of ``preexec_fn`` because Python code between fork and exec is unsafe in a process with threads (gRPC has some).
+# Runs in the child before it becomes the server. PR_SET_PDEATHSIG (1, linux/prctl.h) survives exec, but not a
+# change of the user, which therefore comes first; should the parent be gone already the signal would never come,
+# hence the second look at the parent's id. A launcher instead of ``preexec_fn`` because Python code between fork
+# and exec is unsafe in a process with threads (gRPC has some).
 _DIE_WITH_PARENT = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None, use_errno=True).prctl(1, int(signal.SIGTERM), 0, 0, 0)
-if os.getppid() == int(sys.argv[1]):
-    os.execvp(sys.argv[2], sys.argv[2:])
+import ctypes, os, sys
+parent, number, user, group = map(int, sys.argv[1:5])
+if user >= 0:
+    os.setgroups([])
+    os.setgid(group)
+    os.setuid(user)
+ctypes.CDLL(None, use_errno=True).prctl(1, number, 0, 0, 0)
+if os.getppid() == parent:
+    os.execvp(sys.argv[5], sys.argv[5:])
 """
 
 
@@ -41,13 +47,15 @@ class ChildProcess(Startable):
     """A child process in a process group of its own, with its output in a log file.
 
     A signal from the terminal (Ctrl-C) does not reach it: its owner stops it, in the order that is right.
-    On Linux it gets SIGTERM when this process dies, however that happens; only if it is started from the main
-    thread, because the kernel watches the starting *thread* (prctl(2)) and would end the child with it.
+    On Linux it gets its stop signal when this process dies, however that happens; only if it is started from the
+    main thread, because the kernel watches the starting *thread* (prctl(2)) and would end the child with it.
 
     :param name: what messages call it.
     :param command: program and arguments; no shell.
     :param log: file that stdout and stderr are appended to; its directory exists.
     :param environment: the whole environment of the child; this process's own if None.
+    :param user: ids of the user and group to run as, which only root may ask for; None for our own.
+    :param stop_signal: what asks it to end.
     """
 
     def __init__(
@@ -58,12 +66,16 @@ class ChildProcess(Startable):
         log: Path,
         environment: Mapping[str, str] | None = None,
         directory: Path | None = None,
+        user: tuple[int, int] | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
     ) -> None:
         self.name = name
         self.command = tuple(str(part) for part in command)
         self.log = log
         self._environment = None if environment is None else dict(environment)
         self._directory = directory
+        self._user = user
+        self._stop_signal = stop_signal
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 
@@ -84,8 +96,13 @@ class ChildProcess(Startable):
         if self.running:
             raise ProcessError(f"{self.name} runs already")
         command: tuple[str, ...] = self.command
+        user, group = self._user or (None, None)
         if sys.platform == "linux" and threading.current_thread() is threading.main_thread():
-            command = (sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *self.command)
+            # The launcher begins as ourselves: this interpreter may be where the other user cannot look.
+            ids = (str(-1 if value is None else value) for value in (user, group))
+            number = str(int(self._stop_signal))
+            command = (sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), number, *ids, *command)
+            user = group = None
         with self.log.open("ab") as output:
             self._log_start = output.tell()
             try:
@@ -97,6 +114,9 @@ class ChildProcess(Startable):
                     env=self._environment,
                     cwd=self._directory,
                     start_new_session=True,
+                    user=user,
+                    group=group,
+                    extra_groups=None if user is None else [],
                 )
             except OSError as exc:
                 raise ProcessError(f"{self.name} could not be started: {exc}") from exc
@@ -139,7 +159,7 @@ class ChildProcess(Startable):
             raise ProcessError(f"{self.name} still runs after {timeout_s:g} s; {self._told()}") from None
 
     def stop(self, *, grace_s: float = 10.0) -> None:
-        """End the process: SIGTERM to its group, SIGKILL after ``grace_s``. Idempotent."""
+        """End the process: its stop signal to its group, SIGKILL after ``grace_s``. Idempotent."""
         self.terminate()
         process = self._process
         if process is None or process.poll() is not None:
@@ -147,18 +167,25 @@ class ChildProcess(Startable):
         try:
             process.wait(grace_s)
         except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            self.kill()
 
     def terminate(self) -> None:
-        """Ask the process to end (SIGTERM to its group) without waiting; :meth:`stop` waits."""
+        """Ask the process to end (its stop signal to its group) without waiting; :meth:`stop` waits."""
+        self._signal(self._stop_signal)
+
+    def kill(self) -> None:
+        """End the process at once, wherever it is (SIGKILL to its group). Idempotent; :meth:`start` starts another."""
+        self._signal(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
         process = self._process
         if process is None or process.poll() is not None:
             return
         # The leader is not waited for yet, so its process group id cannot belong to anybody else.
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, number)
 
     def output(self) -> str:
         """What the process has written since it was started last."""

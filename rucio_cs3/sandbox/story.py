@@ -6,11 +6,9 @@ step runs the real commands and daemons and raises :class:`StoryError` unless wh
 
 from __future__ import annotations
 
-import contextlib
 import filecmp
 import hashlib
 import random
-import sqlite3
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -157,7 +155,7 @@ class Story:
 
     def rule_progress(self) -> tuple[int, int, int]:
         """Locks of the rule that are OK, replicating, stuck; read from Rucio's database."""
-        rows = self._query(
+        rows = self.rucio.query(
             "SELECT locks_ok_cnt, locks_replicating_cnt, locks_stuck_cnt FROM rules WHERE id = ?",
             self.rule_id,
         )
@@ -187,7 +185,7 @@ class Story:
 
     def rule_error(self) -> str:
         """What Rucio shows as the reason of a stuck rule."""
-        rows = self._query("SELECT error FROM rules WHERE id = ?", self.rule_id)
+        rows = self.rucio.query("SELECT error FROM rules WHERE id = ?", self.rule_id)
         return str(rows[0][0]) if rows else "the rule is gone"
 
     def download(self, folder: Path) -> None:
@@ -240,7 +238,7 @@ class Story:
         :param work: as for :meth:`transfer`.
         """
         deadline = time.monotonic() + _RULE_TIMEOUT_S
-        while self._query("SELECT 1 FROM updated_dids LIMIT 1"):
+        while self.rucio.query("SELECT 1 FROM updated_dids LIMIT 1"):
             if time.monotonic() > deadline:
                 raise StoryError("Rucio's judge-evaluator did not look at the dataset")
             work()
@@ -257,16 +255,11 @@ class Story:
 
     def rules(self) -> list[str]:
         """Ids of all rules, as Rucio's commands take them."""
-        return [str(row[0]) for row in self._query("SELECT id FROM rules WHERE scope = ?", self.scope)]
+        return [str(row[0]) for row in self.rucio.query("SELECT id FROM rules WHERE scope = ?", self.scope)]
 
     def replicas(self) -> int:
         """Number of replicas that Rucio knows in the story's scope."""
-        return int(self._query("SELECT count(*) FROM replicas WHERE scope = ?", self.scope)[0][0])
-
-    def _query(self, statement: str, *parameters: str) -> list[tuple[Any, ...]]:
-        """Look into Rucio's database; a ``rucio`` command would take a second for each look."""
-        with contextlib.closing(sqlite3.connect(f"file:{self.rucio.database}?mode=ro", uri=True)) as connection:
-            return connection.execute(statement, parameters).fetchall()
+        return int(self.rucio.query("SELECT count(*) FROM replicas WHERE scope = ?", self.scope)[0][0])
 
     def on_disk(self, rse: Rse, name: str) -> Path | None:
         """Where a file of the scope is on the disk of a cloud, by Rucio's rule for deterministic RSEs."""

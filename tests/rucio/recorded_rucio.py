@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -71,11 +69,6 @@ class RecordedRucio(RucioSite):
         for one in told:
             one["protocol"]["port"] = int(one["protocol"]["port"])  # type: ignore[index]
         self._run([sys.executable, "-c", _ADD_RSES], self.environment, timeout_s=60.0, given=json.dumps(told))
-
-    def query(self, statement: str, *parameters: str) -> list[tuple[Any, ...]]:
-        """Look into Rucio's database."""
-        with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as connection:
-            return connection.execute(statement, parameters).fetchall()
 
     def replica_states(self, scope: str) -> dict[tuple[str, str], str]:
         """(RSE, name) -> state of the replica: A available, C copying, U unavailable, B being deleted, D bad."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rucio_cs3.sandbox.processes import ProcessError
 from rucio_cs3.sandbox.rucio_site import RucioCommandError, RucioSite
 
 pytestmark = pytest.mark.rucio
@@ -143,6 +145,27 @@ def test_secrets_are_readable_by_the_owner_only(rucio_site: RucioSite) -> None:
     for name in ("rse-accounts.cfg", "rucio.cfg", "client.cfg"):
         mode = stat.S_IMODE((rucio_site.directory / "etc" / name).stat().st_mode)
         assert mode == 0o600, name
+
+
+def test_loops_of_one_name_have_logs_of_their_own(rucio_site: RucioSite) -> None:
+    one, two = (rucio_site.loop("judge-cleaner", "--sleep-time", "2") for _ in range(2))
+    assert one.log != two.log
+    two.kill()
+    assert two.pid is None
+    assert one.running
+    with pytest.raises(ProcessError, match="exit code -9"):
+        rucio_site.check_loops()
+    two.start()
+    rucio_site.check_loops()
+    rucio_site.stop_loops()
+    assert not one.running
+    assert not two.running
+
+
+def test_a_look_into_the_database_changes_nothing(rucio_site: RucioSite) -> None:
+    assert rucio_site.query("SELECT account_type FROM accounts WHERE account = ?", "root") == [("SERVICE",)]
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        rucio_site.query("DELETE FROM heartbeats")
 
 
 def test_people_get_no_database(rucio_site: RucioSite) -> None:
