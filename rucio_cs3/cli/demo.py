@@ -221,6 +221,10 @@ def _story(telling: _Telling, story: Story, files: Sequence[Path], work: Path) -
     with _bytes_shown(telling.console, story, files, total):
         story.transfer(wait)
     seconds = time.monotonic() - started
+    largest = max(files, key=lambda file: file.stat().st_size)
+    words = _words_of_the_agent(story.rucio.directory / "log" / "cs3-agent.log", largest.name)
+    if words:
+        telling.say(f"[dim]agent:[/] {escape(words)}")
     telling.proved("transferred", f"rule {story.rule_id} is OK: {len(files)} of {len(files)} files ({seconds:.1f} s)")
 
     telling.step("Download from CLOUD-B, and compare")
@@ -260,6 +264,12 @@ def _chosen_files(directory: Path) -> list[Path]:
     if twice:
         raise click.UsageError(f"two files in {directory} are called {twice[0]}; a dataset can hold one of a name")
     return files
+
+
+def _words_of_the_agent(log: Path, name: str) -> str | None:
+    """What its log says of a file that it copied: mode, size, time and rate."""
+    found = re.search(rf": (copied and proven by .*):{re.escape(name)}, ", log.read_text("utf-8", "replace"))
+    return f"{found[1]}:{name}" if found else None
 
 
 @contextlib.contextmanager
@@ -305,6 +315,7 @@ def _play(telling: _Telling, story: Story) -> None:
         "rucio whoami",
         f"rucio upload --rse CLOUD-A --scope {story.scope} FILE",
         f"rucio rule add {story.scope}:FILE --copies 1 --rses CLOUD-B",
+        "rucio-cs3 transfers --watch",
         f"rucio replica list file {story.scope}:FILE --pfns",
     ):
         telling.command(line)

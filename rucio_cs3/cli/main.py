@@ -21,6 +21,7 @@ _COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "agent": ("agent", "server", "Move files between clouds for Rucio's conveyor."),
     "demo": ("demo", "server,sandbox", "Show the whole way: two clouds, one Rucio, upload to deletion."),
     "run": ("run", "server", "Run one of Rucio's own commands with this package registered."),
+    "transfers": ("transfers", "client", "Show what moves, what waits and what went wrong."),
 }
 
 
@@ -56,7 +57,8 @@ def cli() -> None:
 
     \b
     Example:
-      rucio-cs3 demo        see it work, on this machine alone
+      rucio-cs3 demo                see it work, on this machine alone
+      rucio-cs3 transfers --watch   see what moves between your clouds
     """
 
 

@@ -46,6 +46,7 @@ def run(*command: str | Path, home: Path) -> subprocess.CompletedProcess[str]:
         ("rucio-cs3", "agent", "--help"),
         ("rucio-cs3", "demo", "--help"),
         ("rucio-cs3", "run", "--help"),
+        ("rucio-cs3", "transfers", "--help"),
         ("rucio-cs3-agent", "--help"),
     ],
 )
@@ -84,12 +85,21 @@ def test_an_agent_without_configuration_says_so(command: tuple[str, ...], tmp_pa
     assert "Traceback" not in finished.stderr
 
 
-@pytest.mark.parametrize("arguments", [["agent", "--help"], ["run", "rucio"], ["demo"]])
+def test_transfers_without_configuration_says_so(tmp_path: Path) -> None:
+    finished = run(BIN / "rucio-cs3", "transfers", home=tmp_path)
+    assert (finished.returncode, finished.stdout) == (1, "")
+    assert "Rucio cannot be used here" in finished.stderr
+    assert str(tmp_path) in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize("arguments", [["agent", "--help"], ["run", "rucio"], ["demo"], ["transfers"]])
 def test_what_is_not_installed_is_named(arguments: list[str], tmp_path: Path) -> None:
     finished = run(sys.executable, "-c", _WITHOUT.format(package="rucio", arguments=arguments), home=tmp_path)
     assert finished.returncode == 1
     assert "needs rucio" in finished.stderr
-    assert "pip install 'rucio-cs3[server" in finished.stderr
+    extra = "client" if arguments == ["transfers"] else "server"
+    assert f"pip install 'rucio-cs3[{extra}" in finished.stderr
     assert "Traceback" not in finished.stderr
 
 
