@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 import sqlite3
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -41,16 +43,28 @@ print(json.dumps(rules))
 # Case (also the file's name) -> the destination's options.
 DESTINATIONS: dict[str, dict[str, Any]] = {
     "fine": {},
+    "relayed": {},
     "gone-at-source": {},
     "full": {},
+    "over-quota": {},
     "lying": {},
     "leftover": {},
     "there-already": {},
     "no-tpc": {"http_tpc": False},
     "spaces": {"behaviour": Behaviour.SPACES},
+    "no-tpc-but-pull": {"http_tpc": False},
+    "spaces-but-pull": {"behaviour": Behaviour.SPACES},
+}
+#: What the RSEs ask for; ``auto`` where nothing is said.
+WISHES: dict[str, str] = {
+    "relayed": "relay",
+    "full": "pull",
+    "over-quota": "relay",
+    "no-tpc-but-pull": "pull",
+    "spaces-but-pull": "pull",
 }
 #: Those that cannot succeed however often they are tried.
-HOPELESS = ("gone-at-source", "full", "no-tpc", "spaces")
+HOPELESS = ("gone-at-source", "full", "over-quota", "no-tpc-but-pull", "spaces-but-pull")
 
 
 @dataclass
@@ -81,7 +95,19 @@ class Outcome:
         return self.rucio.replica_states(SCOPE).get((f"TO-{case.upper()}", case))
 
     def copies(self, case: str) -> int:
-        return requests_to(self.destinations[case].cloud, "HTTP COPY")
+        """Requests by which the destination was to fetch a file; the agent's question whether it can is none."""
+        folder = urlsplit(self.destinations[case].cloud.webdav_url).path
+        cloud = self.destinations[case].cloud
+        return requests_to(cloud, "HTTP COPY") - requests_to(cloud, f"HTTP COPY {folder}/ ")
+
+    def uploads(self, case: str) -> int:
+        """Files that came through the agent."""
+        return requests_to(self.destinations[case].cloud, "HTTP PUT /data")
+
+    def pushed(self, case: str) -> int:
+        """Files that came from the source's front end."""
+        folder = urlsplit(self.destinations[case].cloud.webdav_url).path
+        return requests_to(self.destinations[case].cloud, f"HTTP PUT {folder}/")
 
     def assert_there(self, case: str) -> None:
         assert on_disk(self.destinations[case], SCOPE, case).read_bytes() == self.contents[case]
@@ -109,7 +135,9 @@ def outcome(sandbox_rucio: RecordedRucio, tmp_path_factory: pytest.TempPathFacto
         }
         destinations = {case: Rse(f"TO-{case.upper()}", cloud, "http") for case, cloud in clouds.items()}
         rucio.add_rses(source)
-        rucio.add_rses(*destinations.values(), sources=[SOURCE])
+        for wish in {None, *WISHES.values()}:
+            rses = [rse for case, rse in destinations.items() if WISHES.get(case) == wish]
+            rucio.add_rses(*rses, sources=[SOURCE], attributes={"cs3_transfer_mode": wish} if wish else None)
         rucio.add_scope(SCOPE)
         generator = random.Random(3)
         contents = {case: generator.randbytes(SIZE) for case in DESTINATIONS}
@@ -125,6 +153,7 @@ def outcome(sandbox_rucio: RecordedRucio, tmp_path_factory: pytest.TempPathFacto
         rules = json.loads(added.stdout)
 
         on_disk(source, SCOPE, "gone-at-source").unlink()
+        clouds["over-quota"].faults.add("gateway.InitiateFileUpload", "code:INSUFFICIENT_STORAGE")
         # Reva v3.12.1 claims success after either.
         clouds["full"].faults.add("tpc.inner-put", "return-507")
         clouds["lying"].faults.add("tpc.inner-put", "return-500")
@@ -158,6 +187,11 @@ def test_a_transfer_that_works(outcome: Outcome) -> None:
     assert outcome.reasons("fine") == []
 
 
+def test_a_transfer_through_the_agent(outcome: Outcome) -> None:
+    outcome.assert_there("relayed")
+    assert (outcome.copies("relayed"), outcome.pushed("relayed"), outcome.uploads("relayed")) == (0, 0, 1)
+
+
 def test_the_source_file_is_missing(outcome: Outcome) -> None:
     outcome.assert_stuck("gone-at-source", "the source CONVEYED-FROM has no such file")
 
@@ -167,10 +201,22 @@ def test_the_destination_is_full(outcome: Outcome) -> None:
     outcome.assert_stuck("full", "claimed success, but there is no file")
 
 
-def test_success_that_is_only_claimed_is_found_out_and_tried_again(outcome: Outcome) -> None:
+def test_the_rule_shows_the_servers_own_words(outcome: Outcome) -> None:
+    assert outcome.destinations["over-quota"].cloud.faults.pending() == []  # type: ignore[attr-defined]
+    (reason,) = outcome.reasons("over-quota")
+    found = re.search(r"trace [0-9a-f-]{36}", reason)
+    assert found
+    # Message, code, and what the operator of the cloud can look for in its log.
+    outcome.assert_stuck("over-quota", "a scripted fault", "CODE_INSUFFICIENT_STORAGE", found[0])
+    shown = outcome.rucio.rucio("rule", "show", outcome.rules["over-quota"]).stdout
+    assert "CODE_INSUFFICIENT_STORAGE" in shown
+    assert found[0] in shown
+
+
+def test_success_that_is_only_claimed_is_found_out_and_tried_in_another_way(outcome: Outcome) -> None:
     (reason,) = outcome.reasons("lying")
     assert "claimed success" in reason
-    assert outcome.copies("lying") == 2
+    assert (outcome.copies("lying"), outcome.pushed("lying")) == (1, 1)
     assert outcome.destinations["lying"].cloud.faults.pending() == []  # type: ignore[attr-defined]
     outcome.assert_there("lying")
 
@@ -186,7 +232,14 @@ def test_a_right_file_at_the_destination_is_not_copied_again(outcome: Outcome) -
 
 
 @pytest.mark.parametrize("case", ["no-tpc", "spaces"])
-def test_a_destination_without_third_party_copy_is_named(outcome: Outcome, case: str) -> None:
+def test_a_destination_without_third_party_copy_is_pushed_to(outcome: Outcome, case: str) -> None:
+    outcome.assert_there(case)
+    assert (outcome.copies(case), outcome.pushed(case)) == (0, 1)
+    assert outcome.reasons(case) == []
+
+
+@pytest.mark.parametrize("case", ["no-tpc-but-pull", "spaces-but-pull"])
+def test_a_destination_that_is_to_pull_and_cannot_is_named(outcome: Outcome, case: str) -> None:
     outcome.assert_stuck(case, "COPY", "third-party")
     shown = outcome.rucio.rucio("rule", "show", outcome.rules[case]).stdout
     assert "STUCK" in shown
