@@ -1,4 +1,4 @@
-"""A row of Rucio's ``requests`` as the right to work on it: taken, renewed, checked and lost in the database.
+"""Rows of Rucio's ``requests`` as the right to work on them: taken, kept, given back and lost in the database.
 
 A claim is a lease in the row's column ``estimated_transferred_at``: until then its agent expects to be done or to
 have renewed it. Nothing else in Rucio (38 to 41) writes that column, and it means what it says. A row whose lease
@@ -7,173 +7,254 @@ is over had an agent that died, and anybody may take it; leases only grow, so th
 Rucio's own mark (``last_processed_by`` and ``last_processed_at`` of ``get_and_mark_next``) cannot serve as one: the
 poller writes it to the same rows, it is made with local time and compared with UTC (Rucio 41.5.1
 core/request.py:821 and 912), and it cannot be renewed.
+
+:func:`take` and :func:`keep` change many rows in one transaction, in a handful of statements. The clocks of all
+agents' machines must agree to within a fraction of the lease, as NTP does.
 """
 
 from __future__ import annotations
 
 import datetime
-import threading
-from collections.abc import Mapping
-from typing import Any
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rucio.db.sqla import models
-from rucio.db.sqla.constants import DatabaseOperationType, ReplicaState, RequestState
-from rucio.db.sqla.session import db_session
-from sqlalchemy import or_, select, update
+from rucio.db.sqla.constants import ReplicaState, RequestState
+from sqlalchemy import BindParameter, bindparam, or_, select, update
 
+from rucio_cs3 import progress
 from rucio_cs3.cs3 import errors
-from rucio_cs3.transfers import ClaimLost, RequestGone
+from rucio_cs3.database import CHUNK_ROWS, FAILURES, first_line, lock_rows, reading, utc_now, writing
+from rucio_cs3.jobs import ClaimLost, RequestGone, Stopping
+from rucio_cs3.progress import Progress
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+_log = logging.getLogger(__name__)
 
 #: How long a row stays with an agent that has died. Long against a database that is away for a moment, short
 #: against the patience of people.
 LEASE = datetime.timedelta(minutes=10)
 
+#: The longest lease that an agent may be given, and how far its clock may be ahead. A row whose lease ends later than
+#: that was claimed by a clock that is plainly wrong, and is free.
+LONGEST_LEASE = datetime.timedelta(hours=1)
+_CLOCK_ERROR = datetime.timedelta(minutes=10)
+
 #: A replica in one of these states is in the making or known to be no good: a wrong file under its name is what an
 #: attempt left. In all others Rucio takes the file for good, or is about to delete it itself.
 _NOT_GOOD = frozenset({ReplicaState.COPYING, ReplicaState.UNAVAILABLE, ReplicaState.BAD})
 
+#: Earlier values of a lease that are still taken for ours; see :meth:`RowClaim.renewing`.
+_VALUES_KEPT = 4
 
-def utc_now() -> datetime.datetime:
-    """Now, as Rucio stores it: UTC without a time zone."""
-    return datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None)
+#: Pause before the database is asked again, in seconds.
+_ASK_AGAIN_S = 1.0
+
+# Made once: SQLAlchemy's look at a new statement costs more than the statement.
+_table = models.Request.__table__
+_ids: BindParameter[Any] = bindparam("ids", expanding=True)
+_FREE = (
+    select(_table)
+    .where(
+        _table.c.id.in_(_ids),
+        _table.c.state == RequestState.SUBMITTED,
+        or_(
+            _table.c.estimated_transferred_at.is_(None),
+            _table.c.estimated_transferred_at < bindparam("now"),
+            _table.c.estimated_transferred_at > bindparam("latest"),
+        ),
+    )
+    .with_for_update(skip_locked=True)
+)
+_TAKE = (
+    update(_table)
+    .where(_table.c.id.in_(_ids))
+    .values(estimated_transferred_at=bindparam("until"), started_at=bindparam("now"), updated_at=bindparam("now"))
+)
+_SOURCES = select(models.Source.__table__).where(models.Source.__table__.c.request_id.in_(_ids))
+_KEEP = (
+    update(_table)
+    .where(_table.c.id == bindparam("request_id"))
+    .values(
+        estimated_transferred_at=bindparam("until"), attributes=bindparam("attributes"), updated_at=bindparam("now")
+    )
+)
 
 
-def _whole(moment: datetime.datetime) -> datetime.datetime:
-    # The value of a lease is compared with what the database gives back, and MySQL and Oracle keep whole seconds.
-    return moment.replace(microsecond=0)
+def latest_lease(now: datetime.datetime) -> datetime.datetime:
+    """The latest end that a lease can have which was taken by a clock that is about right."""
+    return now + LONGEST_LEASE + _CLOCK_ERROR
 
 
-def is_claimed(row: Mapping[str, Any]) -> bool:
-    """Whether some agent, this one included, is at work on a row that was just read."""
-    until = row["estimated_transferred_at"]
-    return until is not None and until >= utc_now()
+def never() -> bool:
+    """For a claim whose agent does not stop."""
+    return False
 
 
-def take(row: Mapping[str, Any], lease: datetime.timedelta = LEASE) -> RowClaim | None:
-    """Claim a row and note that its transfer starts now, in one statement.
+def take(
+    ids: Collection[str], lease: datetime.timedelta = LEASE, stopping: Callable[[], bool] = never
+) -> list[RowClaim]:
+    """Claim rows, and note that their transfers start now; in one transaction.
 
-    :param row: as ``get_and_mark_next`` gives it.
+    :param ids: at most :data:`~rucio_cs3.database.CHUNK_ROWS`.
     :param lease: at least two seconds.
-    :returns: None where another agent was faster, or the request is gone.
+    :param stopping: see :class:`RowClaim`.
+    :returns: those that were free: not cancelled, not another agent's, not locked by anybody.
     """
     now = utc_now()
     until = _whole(now + lease)
-    statement = (
-        update(models.Request)
-        .where(
-            models.Request.id == row["id"],
-            models.Request.state == RequestState.SUBMITTED,
-            models.Request.external_id == row["external_id"],
-            or_(
-                models.Request.estimated_transferred_at.is_(None),
-                models.Request.estimated_transferred_at < now,
-            ),
-        )
-        .values(estimated_transferred_at=until, started_at=now)
-        .execution_options(synchronize_session=False)
-    )
-    with db_session(DatabaseOperationType.WRITE) as session:
-        taken = session.execute(statement).rowcount
-    return RowClaim(row, lease=lease, until=until, started_at=now) if taken else None
+    with writing() as session:
+        connection = session.connection()
+        found = connection.execute(_FREE, {"ids": list(ids), "now": now, "latest": latest_lease(now)}).mappings()
+        rows: dict[str, dict[str, Any]] = {row["id"]: {**row, "sources": []} for row in found}
+        if not rows:
+            return []
+        connection.execute(_TAKE, {"ids": list(rows), "until": until, "now": now})
+        for source in connection.execute(_SOURCES, {"ids": list(rows)}).mappings():
+            rows[source["request_id"]]["sources"].append(dict(source))
+    return [RowClaim(row, until=until, started_at=now, lease=lease, stopping=stopping) for row in rows.values()]
+
+
+def keep(held: Sequence[tuple[RowClaim, Progress | None]]) -> None:
+    """Renew leases and write down progress, in one transaction for at most 500 rows; find out which claims are lost.
+
+    A row that somebody else has locked is left as it is.
+
+    :param held: with None the row's progress stays as it is.
+    """
+    for start in range(0, len(held), CHUNK_ROWS):
+        _keep(held[start : start + CHUNK_ROWS])
+
+
+def _keep(held: Sequence[tuple[RowClaim, Progress | None]]) -> None:
+    now = utc_now()
+    losses: dict[RowClaim, type[errors.Cancelled]] = {}
+    changes = []
+    with writing() as session:
+        locked = lock_rows(session, [claim.request_id for claim, _ in held])
+        for claim, done in held:
+            row = locked.rows.get(claim.request_id)
+            loss = None if claim.request_id in locked.busy else claim.loss_by(row)
+            if loss is not None:
+                losses[claim] = loss
+            elif row is not None:
+                attributes = row["attributes"]
+                if done is not None:
+                    # None where there is no room for it.
+                    attributes = progress.written(attributes, done) or attributes
+                until = claim.renewing(now)
+                changes.append({"request_id": claim.request_id, "until": until, "attributes": attributes, "now": now})
+        if changes:
+            session.connection().execute(_KEEP, changes)
+    for claim, loss in losses.items():
+        claim.lose(loss)
+    kept = {change["request_id"] for change in changes}
+    for claim, _ in held:
+        if claim.request_id in kept:
+            claim.renewed()
 
 
 class RowClaim:
-    """One agent's claim of one row; :class:`rucio_cs3.transfers.Claim` for a transfer. Made by :func:`take`.
+    """One agent's claim of one row; :class:`rucio_cs3.jobs.Claim` for a transfer. Made by :func:`take`.
 
+    :param row: all columns as they were before the claim, and ``sources``, which is what Rucio's ``get_sources`` gives.
+    :param until: end of the lease.
+    :param stopping: whether the agent cannot wait for running transfers any longer.
     :ivar started_at: UTC, of this attempt.
     :ivar path: of the file at a non-deterministic RSE, where two files might be given the same; None elsewhere.
-    :ivar lock: hold it while reporting, so that the lease does not change under the report.
     """
 
     def __init__(
         self,
         row: Mapping[str, Any],
         *,
-        lease: datetime.timedelta,
         until: datetime.datetime,
         started_at: datetime.datetime,
+        lease: datetime.timedelta,
+        stopping: Callable[[], bool] = never,
     ) -> None:
+        self.row = row
         self.request_id: str = row["id"]
         self.started_at = started_at
         self.path: str | None = None
-        self.lock = threading.Lock()
-        self._scope = row["scope"]
-        self._name = row["name"]
-        self._rse_id = row["dest_rse_id"]
         self._lease = lease
+        self._stopping = stopping
+        self._loss: type[errors.Cancelled] | None = None
         self._until = until
-        self._loss: type[RequestGone] | type[ClaimLost] | None = None
+        # The last values that the row had or may have by this claim: where the answer to a commit is lost, it has one
+        # of two; and a transfer's thread may have read the row just before another thread renewed the lease.
+        self._values: tuple[datetime.datetime, ...] = (until,)
+
+    # -- what a transfer asks -------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """As of the last renewal; see :class:`rucio_cs3.transfers.Claim`."""
+        """As of the last renewal; see :class:`rucio_cs3.jobs.Claim`."""
         if self._loss is RequestGone:
             raise RequestGone("the request was cancelled in Rucio", operation="Transfer", target=self.request_id)
         if self._loss is ClaimLost:
             raise ClaimLost("another agent has taken the request over", operation="Transfer", target=self.request_id)
-
-    def is_ours(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row that was just read still carries this claim."""
-        return bool(row["estimated_transferred_at"] == self._until)
-
-    def renew(self) -> None:
-        """Prolong the lease when a third of it is gone, and find out whether the claim was lost.
-
-        Call it more often than every third of the lease. Does nothing while a report is under way.
-        """
-        if self._loss is not None or utc_now() < self._until - self._lease * 2 / 3:
-            return
-        if not self.lock.acquire(blocking=False):
-            return
-        try:
-            # Strictly later, so that two leases are never the same value.
-            until = max(_whole(utc_now() + self._lease), self._until + datetime.timedelta(seconds=1))
-            statement = (
-                update(models.Request)
-                .where(
-                    models.Request.id == self.request_id,
-                    models.Request.state == RequestState.SUBMITTED,
-                    models.Request.estimated_transferred_at == self._until,
-                )
-                .values(estimated_transferred_at=until)
-                .execution_options(synchronize_session=False)
-            )
-            with db_session(DatabaseOperationType.WRITE) as session:
-                if session.execute(statement).rowcount:
-                    self._until = until
-                else:
-                    self._loss = self._look(session)
-        finally:
-            self.lock.release()
+        if utc_now() > self._until:
+            # Any agent may have it by now. One that was suspended, or cut off from the database alone, must not
+            # meet another one at the same file.
+            raise ClaimLost("the claim could not be renewed in time", operation="Transfer", target=self.request_id)
+        if self._stopping():
+            raise Stopping("the agent stops", operation="Transfer", target=self.request_id)
 
     def confirm(self) -> None:
-        """See :class:`rucio_cs3.transfers.Claim`."""
-        with self.lock, db_session(DatabaseOperationType.READ) as session:
-            self._loss = self._loss or self._look(session)
-        self.check()
+        """Nothing is asked here for one transfer alone: the report looks at the row, together with those of many others
+        and under a lock, and a file that turns out to be nobody's is removed then (:mod:`rucio_cs3.reporting`).
+        """
+        try:
+            self.check()
+        except Stopping:
+            # The file is there and proven; nothing is left to stop.
+            return
 
     def allow_removal(self) -> None:
-        """See :class:`rucio_cs3.transfers.Claim`."""
-        request, replica = models.Request, models.RSEFileAssociation
-        same_file = (replica.rse_id == self._rse_id, replica.scope == self._scope, replica.name == self._name)
-        with self.lock, db_session(DatabaseOperationType.READ) as session:
-            self._loss = self._loss or self._look(session)
-            if self._loss is ClaimLost:
-                self.check()
-            newer = session.execute(
-                select(request.id).where(
-                    request.scope == self._scope,
-                    request.name == self._name,
-                    request.dest_rse_id == self._rse_id,
-                    request.id != self.request_id,
-                )
-            ).first()
-            state = session.execute(select(replica.state).where(*same_file)).scalar()
-            others = select(replica.name).where(
-                replica.rse_id == self._rse_id,
-                replica.path == self.path,
-                or_(replica.scope != self._scope, replica.name != self._name),
+        """See :class:`rucio_cs3.jobs.Claim`. Waits for a database that is away, until the lease is over, and for
+        :data:`LEASE` at most: a database that answers others may still refuse this question for good.
+        """
+        give_up_at = time.monotonic() + LEASE.total_seconds()
+        while True:
+            try:
+                with reading() as session:
+                    self._allow_removal(session)
+            except FAILURES as exc:
+                _log.warning("%s: Rucio's database cannot be asked: %s", self.request_id, first_line(exc))
+                if self._stopping() or utc_now() > self._until or time.monotonic() > give_up_at:
+                    raise ClaimLost(
+                        "Rucio's database cannot be asked", operation="Delete", target=self.request_id
+                    ) from None
+                time.sleep(_ASK_AGAIN_S)
+            else:
+                return
+
+    def _allow_removal(self, session: Session) -> None:
+        request, replica, row = models.Request, models.RSEFileAssociation, self.row
+        own = select(request.state, request.estimated_transferred_at).where(request.id == self.request_id)
+        found = session.execute(own).mappings().one_or_none()
+        self.lose(self.loss_by(dict(found) if found else None))
+        if self._loss is ClaimLost:
+            self.check()
+        same_file = (request.scope == row["scope"], request.name == row["name"])
+        newer = session.execute(
+            select(request.id).where(
+                *same_file, request.dest_rse_id == row["dest_rse_id"], request.id != self.request_id
             )
-            shared = self.path is not None and session.execute(others).first() is not None
+        ).first()
+        at_destination = replica.rse_id == row["dest_rse_id"]
+        this_file = (replica.scope == row["scope"], replica.name == row["name"])
+        state = session.execute(select(replica.state).where(at_destination, *this_file)).scalar()
+        others = select(replica.name).where(
+            at_destination,
+            replica.path == self.path,
+            or_(replica.scope != row["scope"], replica.name != row["name"]),
+        )
+        shared = self.path is not None and session.execute(others).first() is not None
         if newer is not None:
             raise RequestGone("a newer request wants the same file", operation="Delete", target=self.request_id)
         if shared or not (state in _NOT_GOOD or (state is None and self._loss is RequestGone)):
@@ -186,12 +267,46 @@ class RowClaim:
                 target=self.request_id,
             )
 
-    def _look(self, session: Any) -> type[RequestGone] | type[ClaimLost] | None:
-        row = session.execute(
-            select(models.Request.state, models.Request.estimated_transferred_at).where(
-                models.Request.id == self.request_id
-            )
-        ).one_or_none()
-        if row is None or row.state != RequestState.SUBMITTED:
-            return RequestGone
-        return None if row.estimated_transferred_at == self._until else ClaimLost
+    # -- what the agent asks and tells ----------------------------------------------------------------------
+
+    @property
+    def is_lost(self) -> bool:
+        return self._loss is not None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a third of the lease is gone. Ask more often than that."""
+        return utc_now() >= self._until - self._lease * 2 / 3
+
+    def is_ours(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row that was just read carries this claim."""
+        return row["estimated_transferred_at"] in self._values
+
+    def loss_by(self, row: Mapping[str, Any] | None) -> type[errors.Cancelled] | None:
+        """What a row that was just read says about the claim; None where it still holds.
+
+        A row in another state that carries another lease was finished by another agent: its file is not ours to touch.
+        """
+        if row is not None and not self.is_ours(row):
+            return ClaimLost
+        return None if row is not None and row["state"] == RequestState.SUBMITTED else RequestGone
+
+    def lose(self, loss: type[errors.Cancelled] | None) -> None:
+        """Let the transfer know, at its next look at the claim. What is lost stays lost."""
+        self._loss = self._loss or loss
+
+    def renewing(self, now: datetime.datetime) -> datetime.datetime:
+        """The lease's next value, which is about to be written."""
+        # Strictly later, so that two leases are never the same value.
+        until = max(_whole(now + self._lease), self._values[-1] + datetime.timedelta(seconds=1))
+        self._values = (*self._values[-_VALUES_KEPT:], until)
+        return until
+
+    def renewed(self) -> None:
+        """It was written."""
+        self._until = self._values[-1]
+
+
+def _whole(moment: datetime.datetime) -> datetime.datetime:
+    # The value of a lease is compared with what the database gives back, and MySQL and Oracle keep whole seconds.
+    return moment.replace(microsecond=0)

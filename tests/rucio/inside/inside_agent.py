@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import datetime
 import logging
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rucio.common.config import get_config
 from rucio.common.exception import DatabaseException, ServiceUnavailable
 from rucio.core import rule as rule_core
-from rucio.core import transfer as transfer_core
+from rucio.daemons.common import HeartbeatHandler
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType, RequestState
 from rucio.db.sqla.session import db_session
 from sqlalchemy import delete, update
 
-from rucio_cs3 import agent, claims
-from rucio_cs3.cs3 import errors
-from rucio_cs3.transfers import Job, Outcome, RequestGone, State
+from rucio_cs3 import agent, claims, database, dispatcher, execution, hops, progress
+from rucio_cs3.cs3 import FileInfo, Reference, errors
+from rucio_cs3.cs3.reference import MountRoot
+from rucio_cs3.database import utc_now
+from rucio_cs3.ends import CS3End
+from rucio_cs3.jobs import Job, Outcome, RequestGone, State, Stopping
+from rucio_cs3.modes import Mode
+from rucio_cs3.options import Options, configured
+from rucio_cs3.sites import Site
 
 if TYPE_CHECKING:
     from tests.rucio.inside.rucio_queue import Queue
 
-DONE = Outcome(state=State.DONE, copied=True)
+FILE = FileInfo(reference=Reference(MountRoot("/")), size=700, is_directory=False, etag="1")
+DONE = Outcome(state=State.DONE, copied=True, mode=Mode.PULL, file=FILE)
+LIMIT_S = 60.0
 
 
 def change(request_id: str, **values: Any) -> None:
@@ -32,37 +43,99 @@ def change(request_id: str, **values: Any) -> None:
         session.execute(update(models.Request).where(models.Request.id == request_id).values(**values))
 
 
+def wait_for(condition: Callable[[], Any], what: str) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen"
+        time.sleep(0.05)
+
+
 @pytest.fixture(autouse=True)
 def clean() -> Iterator[None]:
-    agent.GRACEFUL_STOP.clear()
-    yield
     agent.GRACEFUL_STOP.clear()
     # What a test leaves SUBMITTED would be taken up by the next one's agent.
     with db_session(DatabaseOperationType.WRITE) as session:
         session.execute(delete(models.Source))
         session.execute(delete(models.Request))
+    yield
+    agent.GRACEFUL_STOP.clear()
+
+
+class FakeEnd(CS3End):
+    """Needs no cloud; remembers what was deleted."""
+
+    deleted: list[str] = []  # noqa: RUF012
+
+    def __init__(self, name: str, url: str) -> None:
+        self._name = name
+        self.url = url
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def stat(self) -> FileInfo:
+        return FILE
+
+    def delete(self) -> None:
+        self.deleted.append(self.url)
+
+
+class FakeSites:
+    def of(self, rse: Any, operation: str, pfn: str) -> Site:
+        name = rse.ensure_loaded(load_name=True).name
+        return Site(end=lambda url: FakeEnd(name, url), path=lambda url: None, verifies=True)
+
+
+Transfer = Callable[[Job, Any, Any], Outcome]
+Perform = Callable[[Transfer], list[Job]]
 
 
 @pytest.fixture
-def perform(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Job, Any], Outcome]], list[Job]]:
-    """Replaces the transfer itself; returns the list of jobs that the agent asked for."""
+def perform(monkeypatch: pytest.MonkeyPatch) -> Perform:
+    """Replaces the transfer itself; returns the list of jobs that the agent asked for, in the order of their start."""
 
-    def install(function: Callable[[Job, Any], Outcome]) -> list[Job]:
+    def install(function: Transfer) -> list[Job]:
         jobs: list[Job] = []
 
-        def transfer_one(job: Job, source: Any, destination: Any, claim: Any) -> Outcome:
+        def transfer_one(job: Job, source: Any, destination: Any, claim: Any, watch: Any) -> Outcome:
             jobs.append(job)
-            return function(job, claim)
+            return function(job, claim, watch)
 
-        monkeypatch.setattr(agent, "transfer_one", transfer_one)
-        # Connecting needs a cloud; all before it is Rucio's and this package's own code.
-        monkeypatch.setattr("rucio_cs3.protocol.Default.connect", lambda self: None)
+        monkeypatch.setattr(execution, "transfer_one", transfer_one)
+        monkeypatch.setattr(hops, "SITES", FakeSites())
+        FakeEnd.deleted = []
         return jobs
 
     return install
 
 
-Perform = Callable[[Callable[[Job, Any], Outcome]], list[Job]]
+def always(outcome: Outcome) -> Transfer:
+    return lambda job, claim, watch: outcome
+
+
+def once(**options: Any) -> bool:
+    return agent.run(once=True, options=Options(**options))
+
+
+def daemon(**options: Any) -> bool:
+    """Run until something in the test stops it."""
+    return agent.run(options=Options(**{"sleep_time": 2, **options}), partition_wait_s=0)
+
+
+def until_stopped(claim: Any) -> Outcome:
+    """A transfer that has no end of its own."""
+    deadline = time.monotonic() + LIMIT_S
+    try:
+        while time.monotonic() < deadline:
+            claim.check()
+            time.sleep(0.02)
+    except Stopping as exc:
+        return Outcome(state=State.POSTPONED, reason=str(exc), error=exc)
+    raise AssertionError("nobody stopped it")
+
+
+# -- what Rucio sees ------------------------------------------------------------------------------------------
 
 
 def test_done(queue: Queue, perform: Perform) -> None:
@@ -71,16 +144,15 @@ def test_done(queue: Queue, perform: Perform) -> None:
     row = queue.row("f")
     seen: list[dict[str, Any]] = []
 
-    def look(job: Job, claim: Any) -> Outcome:
+    def look(job: Job, claim: Any, watch: Any) -> Outcome:
         seen.append(queue.row("f"))
         return DONE
 
     jobs = perform(look)
-    agent.run(once=True)
+    assert once()
     (job,) = jobs
-    assert (job.request_id, job.destination_url) == (row["id"], row["dest_url"])
-    assert job.source_url == row["dest_url"].replace(queue.destination_rse.lower(), queue.source_rse.lower())
-    assert (job.size_bytes, job.adler32, job.read_back) == (row["bytes"], row["adler32"], True)
+    assert (job.request_id, job.size_bytes, job.adler32) == (row["id"], row["bytes"], row["adler32"])
+    assert (job.read_back, job.resumed, job.attempt) == (True, False, 0)
     # While it runs the row shows that somebody is at work.
     assert seen[0]["state"] == RequestState.SUBMITTED
     assert seen[0]["started_at"] is not None
@@ -95,8 +167,8 @@ def test_finisher_completes_the_rule(queue: Queue, perform: Perform) -> None:
 
     rule_id = queue.ask("f")
     queue.submit()
-    perform(lambda job, claim: DONE)
-    agent.run(once=True)
+    perform(always(DONE))
+    once()
     finisher.finisher(once=True, partition_wait_time=0)
     assert rule_core.get_rule(rule_id)["state"].name == "OK"
     assert queue.replica_state("f") == "AVAILABLE"
@@ -109,26 +181,19 @@ def test_failed_and_tried_again_by_rucio(queue: Queue, perform: Perform) -> None
     queue.submit()
     first = queue.row("f")
     reason = "Stat /localfs/f: quota is used up (CODE_INSUFFICIENT_STORAGE, trace 4711)"
-    perform(lambda job, claim: Outcome(state=State.FAILED, reason=reason))
-    agent.run(once=True)
+    perform(always(Outcome(state=State.FAILED, reason=reason)))
+    once()
     row = queue.row("f")
     assert row["state"] == RequestState.FAILED
     assert row["err_msg"].endswith(reason)
     assert row["transferred_at"] is None
     finisher.finisher(once=True, partition_wait_time=0)
     queue.submit()
-    perform(lambda job, claim: DONE)
-    agent.run(once=True)
+    perform(always(DONE))
+    once()
     again = queue.row("f")
     assert again["id"] != first["id"]
     assert (again["state"], again["retry_count"]) == (RequestState.DONE, 1)
-
-
-def failing(error: Exception) -> Callable[[Job, Any], Outcome]:
-    def fail(job: Job, claim: Any) -> Outcome:
-        raise error
-
-    return fail
 
 
 @pytest.mark.parametrize(
@@ -142,8 +207,12 @@ def failing(error: Exception) -> Callable[[Job, Any], Outcome]:
 def test_no_error_leaves_the_request_waiting(queue: Queue, perform: Perform, error: Exception, said: str) -> None:
     queue.ask("f")
     queue.submit()
-    perform(failing(error))
-    agent.run(once=True)
+
+    def fail(job: Job, claim: Any, watch: Any) -> Outcome:
+        raise error
+
+    perform(fail)
+    once()
     row = queue.row("f")
     assert row["state"] == RequestState.FAILED
     assert said in row["err_msg"]
@@ -153,7 +222,7 @@ def test_no_error_leaves_the_request_waiting(queue: Queue, perform: Perform, err
 def test_without_credentials_the_request_fails_and_says_so(queue: Queue) -> None:
     queue.ask("f")
     queue.submit()
-    agent.run(once=True)
+    once()
     row = queue.row("f")
     assert row["state"] == RequestState.FAILED
     assert f"RSE {queue.source_rse}" in row["err_msg"]
@@ -164,20 +233,30 @@ def test_without_a_source_the_request_fails(queue: Queue, perform: Perform) -> N
     queue.submit()
     with db_session(DatabaseOperationType.WRITE) as session:
         session.execute(update(models.Source).values(is_using=False))
-    jobs = perform(lambda job, claim: DONE)
-    agent.run(once=True)
+    jobs = perform(always(DONE))
+    once()
     assert jobs == []
     assert "no URL for the request" in queue.row("f")["err_msg"]
 
 
-def test_copy_mode_is_no_part_of_the_source(queue: Queue, perform: Perform) -> None:
+def test_copy_mode_is_no_part_of_the_source(queue: Queue, perform: Perform, caplog: pytest.LogCaptureFixture) -> None:
     queue.ask("f")
     queue.submit()
     with db_session(DatabaseOperationType.WRITE) as session:
         session.execute(update(models.Source).values(url=models.Source.url + "?copy_mode=push"))
-    jobs = perform(lambda job, claim: DONE)
-    agent.run(once=True)
-    assert "?" not in jobs[0].source_url
+
+    def begin(job: Job, claim: Any, watch: Any) -> Outcome:
+        watch.began(Mode.PULL)
+        return DONE
+
+    perform(begin)
+    with caplog.at_level(logging.INFO):
+        once()
+    (began,) = [record for record in caplog.records if getattr(record, "transfer", {}).get("event") == "began"]
+    assert began.transfer["source_url"].endswith("/f")  # type: ignore[attr-defined]
+
+
+# -- which, and how many --------------------------------------------------------------------------------------
 
 
 def test_urgent_ones_first(queue: Queue, perform: Perform) -> None:
@@ -185,8 +264,8 @@ def test_urgent_ones_first(queue: Queue, perform: Perform) -> None:
         queue.ask(name, priority=priority)
     queue.submit()
     names = {queue.row(name)["id"]: name for name in ("low", "middle", "high")}
-    jobs = perform(lambda job, claim: DONE)
-    agent.run(once=True, threads=1)
+    jobs = perform(always(DONE))
+    once(threads=1)
     assert [names[job.request_id] for job in jobs] == ["high", "middle", "low"]
 
 
@@ -194,25 +273,99 @@ def test_no_more_than_bulk_in_one_round(queue: Queue, perform: Perform) -> None:
     for number in range(5):
         queue.ask(f"f{number}")
     queue.submit()
-    jobs = perform(lambda job, claim: DONE)
-    agent.run(once=True, bulk=3)
+    jobs = perform(always(DONE))
+    once(bulk=3)
     assert len(jobs) == 3
-    agent.run(once=True, bulk=3)
+    once(bulk=3)
     assert len({job.request_id for job in jobs}) == len(jobs) == 5
+
+
+class Together:
+    """A transfer that waits until as many run as may, so that it is no matter of time how many that are.
+
+    :param expected: as many as may.
+    """
+
+    def __init__(self, expected: int) -> None:
+        self._expected = expected
+        self._condition = threading.Condition()
+        self._running = 0
+        self.most = 0
+
+    def __call__(self, job: Job, claim: Any, watch: Any) -> Outcome:
+        with self._condition:
+            self._running += 1
+            self.most = max(self.most, self._running)
+            self._condition.notify_all()
+            self._condition.wait_for(lambda: self.most >= self._expected, LIMIT_S / 4)
+        # For those that may not to come, if they do.
+        time.sleep(0.1)
+        with self._condition:
+            self._running -= 1
+        return DONE
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [
+        ({"threads": 4, "per_host": 4}, 4),
+        ({"threads": 4, "per_link": 1}, 1),
+        ({"threads": 4, "per_host": 2}, 2),
+        # So that one host that hangs does not have them all.
+        ({"threads": 4}, 3),
+        ({"threads": 1}, 1),
+    ],
+)
+def test_caps(queue: Queue, perform: Perform, options: dict[str, int], most: int) -> None:
+    for number in range(8):
+        queue.ask(f"f{number}")
+    queue.submit()
+    together = Together(most)
+    jobs = perform(together)
+    once(**options)
+    assert len(jobs) == 8
+    assert together.most == most
+
+
+def test_only_the_activities_that_were_asked_for(queue: Queue, perform: Perform) -> None:
+    for name in ("mine", "other"):
+        queue.ask(name)
+    queue.submit()
+    change(queue.row("mine")["id"], activity="T0 Export")
+    jobs = perform(always(DONE))
+    once(activity=("T0 Export",))
+    assert [job.request_id for job in jobs] == [queue.row("mine")["id"]]
+
+
+def test_what_the_throttler_holds_back_is_not_touched(queue: Queue, perform: Perform) -> None:
+    """Rucio's throttler holds requests in WAITING, before its submitter; the agents never see them."""
+    for name in ("released", "held"):
+        queue.ask(name)
+    queue.submit()
+    change(queue.row("held")["id"], state=RequestState.WAITING)
+    jobs = perform(always(DONE))
+    once()
+    assert [job.request_id for job in jobs] == [queue.row("released")["id"]]
+    assert queue.row("held")["state"] == RequestState.WAITING
+
+
+# -- more than one agent, and agents that died ----------------------------------------------------------------
 
 
 def test_a_claimed_row_is_left_to_its_agent(queue: Queue, perform: Perform) -> None:
     queue.ask("f")
     queue.submit()
     row = queue.row("f")
-    assert claims.take(row) is not None
-    jobs = perform(lambda job, claim: DONE)
-    agent.run(once=True)
+    assert claims.take([row["id"]])
+    jobs = perform(always(DONE))
+    once()
     assert jobs == []
     assert queue.row("f")["state"] == RequestState.SUBMITTED
-    change(row["id"], estimated_transferred_at=claims.utc_now() - datetime.timedelta(seconds=2))
-    agent.run(once=True)
-    assert len(jobs) == 1
+    change(row["id"], estimated_transferred_at=utc_now() - datetime.timedelta(seconds=2))
+    once()
+    (job,) = jobs
+    # So that it looks for what the dead one has left.
+    assert job.resumed
     assert queue.row("f")["state"] == RequestState.DONE
 
 
@@ -220,8 +373,8 @@ def test_two_agents_do_not_do_one_thing_twice(queue: Queue, perform: Perform) ->
     for number in range(12):
         queue.ask(f"f{number}")
     queue.submit()
-    jobs = perform(lambda job, claim: DONE)
-    both = [threading.Thread(target=agent.run, kwargs={"once": True, "threads": 2}) for _ in range(2)]
+    jobs = perform(always(DONE))
+    both = [threading.Thread(target=agent.run, kwargs={"once": True, "options": Options(threads=2)}) for _ in range(2)]
     for one in both:
         one.start()
     for one in both:
@@ -230,99 +383,367 @@ def test_two_agents_do_not_do_one_thing_twice(queue: Queue, perform: Perform) ->
     assert {queue.row(f"f{number}")["state"] for number in range(12)} == {RequestState.DONE}
 
 
-def test_cancelled_meanwhile_is_not_reported(queue: Queue, perform: Perform, caplog: pytest.LogCaptureFixture) -> None:
-    rule_id = queue.ask("f")
-    queue.submit()
-
-    def cancelled(job: Job, claim: Any) -> Outcome:
-        rule_core.delete_rule(rule_id)
-        with pytest.raises(RequestGone):
-            claim.confirm()
-        return Outcome(state=State.ABANDONED, reason="cancelled")
-
-    perform(cancelled)
-    with caplog.at_level(logging.WARNING):
-        agent.run(once=True)
-    assert "abandoned: cancelled" in caplog.text
-
-
-def test_cancelled_before_the_report_is_not_reported(queue: Queue, perform: Perform) -> None:
-    rule_id = queue.ask("f")
-    queue.submit()
-
-    def cancelled(job: Job, claim: Any) -> Outcome:
-        rule_core.delete_rule(rule_id)
-        return DONE
-
-    perform(cancelled)
-    agent.run(once=True)
-    assert queue.replica_state("f") == "UNAVAILABLE"
-
-
-def test_report_survives_a_database_that_is_away(
-    queue: Queue, perform: Perform, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    queue.ask("f")
-    queue.submit()
-    perform(lambda job, claim: DONE)
-    answers: list[Exception | None] = [DatabaseException("away"), None]
-    real = transfer_core.update_transfer_state
-
-    def update_transfer_state(*args: Any, **kwargs: Any) -> Any:
-        if answers:
-            error = answers.pop(0)
-            if error is not None:
-                raise error
-            return None  # what Rucio returns after an error that it has logged
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(transfer_core, "update_transfer_state", update_transfer_state)
-    monkeypatch.setattr("rucio_cs3.agent.time.sleep", lambda seconds: None)
-    agent.run(once=True)
-    assert answers == []
-    assert queue.row("f")["state"] == RequestState.DONE
-
-
-def test_stop_finishes_what_runs_and_gives_up_nothing(queue: Queue, perform: Perform) -> None:
-    for number in range(4):
-        queue.ask(f"f{number}")
-    queue.submit()
-
-    def stopping(job: Job, claim: Any) -> Outcome:
-        agent.stop()
-        return DONE
-
-    jobs = perform(stopping)
-    agent.run(once=False, threads=1, partition_wait_s=0, sleep_time_s=2)
-    states = [queue.row(f"f{number}")["state"] for number in range(4)]
-    assert states.count(RequestState.DONE) == len(jobs)
-    assert 1 <= len(jobs) < 4
-    left = [queue.row(f"f{number}") for number in range(4) if states[number] == RequestState.SUBMITTED]
-    assert all(row["estimated_transferred_at"] is None for row in left)
-
-
-def test_daemon_works_round_after_round_and_renews(queue: Queue, perform: Perform) -> None:
+def test_daemon_works_on_and_renews(queue: Queue, perform: Perform) -> None:
     queue.ask("slow")
     queue.submit()
-    done = threading.Event()
     leases: set[datetime.datetime] = set()
 
-    def slow(job: Job, claim: Any) -> Outcome:
+    def slow(job: Job, claim: Any, watch: Any) -> Outcome:
         # Long enough for the lease of six seconds to be renewed; ends as soon as it was.
-        for _ in range(200):
+        def renewed() -> bool:
             leases.add(queue.row("slow")["estimated_transferred_at"])
-            if len(leases) > 1 or done.wait(0.1):
-                break
+            return len(leases) > 1
+
+        wait_for(renewed, "a renewal")
+        claim.check()
         agent.stop()
         return DONE
 
     perform(slow)
-    agent.run(threads=1, partition_wait_s=0, sleep_time_s=2, lease_s=6)
+    assert daemon(threads=1, lease=6)
     assert len(leases) == 2
     assert queue.row("slow")["state"] == RequestState.DONE
 
 
-@pytest.mark.parametrize("wrong", [{"threads": 0}, {"bulk": 0}, {"sleep_time_s": 1}, {"lease_s": 5}])
-def test_senseless_numbers_are_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="must be at least"):
-        agent.run(once=True, **wrong)
+# -- cancelled ------------------------------------------------------------------------------------------------
+
+
+def test_cancelled_meanwhile_is_noticed_and_not_reported(
+    queue: Queue, perform: Perform, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(dispatcher, "_PROGRESS_S", 0.1)
+    rule_id = queue.ask("f")
+    queue.submit()
+
+    def cancelled(job: Job, claim: Any, watch: Any) -> Outcome:
+        watch.began(Mode.PULL)
+        rule_core.delete_rule(rule_id)
+        wait_for(lambda: claim.is_lost, "the loss")
+        with pytest.raises(RequestGone) as caught:
+            claim.check()
+        return Outcome(state=State.ABANDONED, reason="cancelled", error=caught.value)
+
+    perform(cancelled)
+    with caplog.at_level(logging.WARNING):
+        once()
+    assert "abandoned" in caplog.text
+
+
+def test_the_file_of_a_request_that_was_cancelled_before_the_report_is_removed(queue: Queue, perform: Perform) -> None:
+    rule_id = queue.ask("f")
+    queue.submit()
+    destination = queue.row("f")["dest_url"]
+
+    def cancelled(job: Job, claim: Any, watch: Any) -> Outcome:
+        rule_core.delete_rule(rule_id)
+        return DONE
+
+    perform(cancelled)
+    assert once()
+    assert queue.replica_state("f") == "UNAVAILABLE"
+    assert FakeEnd.deleted == [destination]
+
+
+def test_the_file_of_a_request_that_was_told_and_archived_stays(queue: Queue, perform: Perform) -> None:
+    """As after a commit whose answer was lost: the row is gone, because it is finished."""
+    from rucio.core import replica as replica_core
+    from rucio.core import request as request_core
+    from rucio.db.sqla.constants import ReplicaState
+
+    queue.ask("f")
+    queue.submit()
+
+    def told_already(job: Job, claim: Any, watch: Any) -> Outcome:
+        change(job.request_id, state=RequestState.DONE)
+        request_core.archive_request(job.request_id)
+        replica_core.update_replica_state(
+            queue.rse_ids[queue.destination_rse], queue.scope, "f", ReplicaState.AVAILABLE
+        )
+        return DONE
+
+    perform(told_already)
+    assert once()
+    assert FakeEnd.deleted == []
+
+
+# -- progress -------------------------------------------------------------------------------------------------
+
+
+def test_progress_of_what_runs_long_is_in_the_row(
+    queue: Queue, perform: Perform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "_PROGRESS_S", 0.1)
+    queue.ask("f")
+    queue.submit()
+    before = queue.row("f")
+    seen: list[progress.Progress] = []
+
+    def slow(job: Job, claim: Any, watch: Any) -> Outcome:
+        watch.began(Mode.PUSH)
+        watch.moved(400)
+
+        def written() -> bool:
+            row = queue.row("f")
+            found = progress.read(row["attributes"], since=row["started_at"])
+            if found is not None and found.bytes_moved == 400:
+                seen.append(found)
+            return bool(seen)
+
+        wait_for(written, "progress")
+        return DONE
+
+    perform(slow)
+    once()
+    assert seen[0].mode is Mode.PUSH
+    after = queue.row("f")
+    assert after["state"] == RequestState.DONE
+    assert {key: value for key, value in after["attributes"].items() if key != progress.KEY} == before["attributes"]
+
+
+def test_short_transfers_write_no_progress(queue: Queue, perform: Perform) -> None:
+    queue.ask("f")
+    queue.submit()
+
+    def short(job: Job, claim: Any, watch: Any) -> Outcome:
+        watch.began(Mode.PULL)
+        watch.moved(job.size_bytes)
+        return DONE
+
+    perform(short)
+    once()
+    assert progress.KEY not in queue.row("f")["attributes"]
+
+
+# -- put off --------------------------------------------------------------------------------------------------
+
+
+def test_a_link_that_asks_for_a_pause_gets_it_and_holds_up_no_other(
+    make_queue: Callable[..., Queue], perform: Perform
+) -> None:
+    busy, idle = make_queue(), make_queue()
+    for queue, priority in ((busy, 5), (idle, 1)):
+        queue.ask("f", priority=priority)
+        queue.submit()
+    error = errors.Throttled("come back later", code="HTTP 503", retry_after_s=3.0)
+    order: list[tuple[str, float]] = []
+
+    def transfer(job: Job, claim: Any, watch: Any) -> Outcome:
+        queue = busy if job.request_id == busy.row("f")["id"] else idle
+        order.append((queue.destination_rse, time.monotonic()))
+        if order == [order[0]]:
+            return Outcome(state=State.POSTPONED, reason=str(error), error=error, retry_after_s=3.0)
+        if len(order) == 3:
+            agent.stop()
+        return DONE
+
+    perform(transfer)
+    assert daemon(threads=1)
+    assert [name for name, _ in order] == [busy.destination_rse, idle.destination_rse, busy.destination_rse]
+    assert order[2][1] - order[0][1] >= 3.0
+    for queue in (busy, idle):
+        assert queue.row("f")["state"] == RequestState.DONE
+
+
+# -- stopping -------------------------------------------------------------------------------------------------
+
+
+def test_stop_finishes_what_runs_and_gives_up_nothing(queue: Queue, perform: Perform) -> None:
+    for number in range(6):
+        queue.ask(f"f{number}")
+    queue.submit()
+
+    def stopping(job: Job, claim: Any, watch: Any) -> Outcome:
+        # By the second it is known that transfers are short, and that others are claimed ahead.
+        if len(jobs) == 2:
+            agent.stop()
+        return DONE
+
+    jobs = perform(stopping)
+    assert daemon(threads=1)
+    states = [queue.row(f"f{number}")["state"] for number in range(6)]
+    assert states.count(RequestState.DONE) == len(jobs)
+    assert 2 <= len(jobs) < 6
+    left = [queue.row(f"f{number}") for number in range(6) if states[number] == RequestState.SUBMITTED]
+    assert {(row["estimated_transferred_at"], row["started_at"]) for row in left} == {(None, None)}
+
+
+def test_what_does_not_end_in_time_goes_back_to_the_queue(queue: Queue, perform: Perform) -> None:
+    queue.ask("endless")
+    queue.ask("quick")
+    queue.submit()
+
+    def transfer(job: Job, claim: Any, watch: Any) -> Outcome:
+        if job.request_id == queue.row("endless")["id"]:
+            agent.stop()
+            return until_stopped(claim)
+        wait_for(agent.GRACEFUL_STOP.is_set, "the stop")
+        return DONE
+
+    perform(transfer)
+    assert daemon(threads=2, per_host=2, grace=1)
+    assert queue.row("quick")["state"] == RequestState.DONE
+    row = queue.row("endless")
+    assert (row["state"], row["estimated_transferred_at"], row["started_at"]) == (RequestState.SUBMITTED, None, None)
+
+
+def test_what_hangs_does_not_keep_the_agent(queue: Queue, perform: Perform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "_TIDY_S", 0.5)
+    queue.ask("f")
+    queue.submit()
+    free = threading.Event()
+
+    def hang(job: Job, claim: Any, watch: Any) -> Outcome:
+        agent.stop()
+        assert free.wait(LIMIT_S)
+        return DONE
+
+    perform(hang)
+    assert not daemon(threads=1, grace=0)
+    row = queue.row("f")
+    assert row["state"] == RequestState.SUBMITTED
+    assert row["estimated_transferred_at"] > utc_now()
+    free.set()
+
+
+def test_after_the_first_signal_the_second_has_its_own_effect() -> None:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        for number in handlers:
+            signal.signal(number, agent.stop)
+        signal.raise_signal(signal.SIGTERM)
+        assert agent.GRACEFUL_STOP.is_set()
+        assert {signal.getsignal(number) for number in handlers} == {signal.SIG_DFL}
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+# -- the database is away -------------------------------------------------------------------------------------
+
+
+class Outage:
+    """While it is on, nothing of the agent's reaches the database."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.on = threading.Event()
+        self.refused = 0
+        real_session, real_live = db_session, HeartbeatHandler.live
+
+        def refusing(function: Callable[..., Any]) -> Callable[..., Any]:
+            def wrapped(*args: Any, **kwargs: Any) -> Any:
+                if self.on.is_set():
+                    self.refused += 1
+                    raise DatabaseException("the database is away")
+                return function(*args, **kwargs)
+
+            return wrapped
+
+        monkeypatch.setattr(database, "db_session", refusing(real_session))
+        monkeypatch.setattr(HeartbeatHandler, "live", refusing(real_live))
+
+
+def test_a_database_that_is_away_stops_nothing_and_loses_nothing(
+    queue: Queue, perform: Perform, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    outage = Outage(monkeypatch)
+    for number in range(4):
+        queue.ask(f"f{number}")
+    queue.submit()
+
+    def transfer(job: Job, claim: Any, watch: Any) -> Outcome:
+        if len(jobs) <= 2:
+            # Both run on while the database is away, and end before it is back.
+            outage.on.set()
+            threading.Timer(3.0, outage.on.clear).start()
+        elif len(jobs) == 4:
+            agent.stop()
+        return DONE
+
+    jobs = perform(transfer)
+    with caplog.at_level(logging.WARNING):
+        assert daemon(threads=2, per_host=2)
+    assert outage.refused
+    assert len({job.request_id for job in jobs}) == len(jobs) == 4
+    assert {queue.row(f"f{number}")["state"] for number in range(4)} == {RequestState.DONE}
+    assert "reports: Rucio's database is back" in caplog.text
+    # Once for each of those that ask, not once for each attempt.
+    assert 1 <= caplog.text.count("Rucio's database fails") <= 3 * 2
+
+
+def test_without_a_database_a_single_look_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    outage = Outage(monkeypatch)
+    real = HeartbeatHandler.__enter__
+
+    def enter(self: Any) -> Any:
+        found = real(self)
+        outage.on.set()
+        return found
+
+    monkeypatch.setattr(HeartbeatHandler, "__enter__", enter)
+    with pytest.raises(DatabaseException):
+        once()
+
+
+def test_one_unforeseen_failure_is_not_the_end(
+    queue: Queue, perform: Perform, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(agent, "_UNFORESEEN_S", 0.01)
+    queue.ask("f")
+    queue.submit()
+    real, failures = dispatcher.Dispatcher.step, [ZeroDivisionError("once")]
+
+    def step(self: Any, *args: Any) -> None:
+        if failures:
+            raise failures.pop()
+        real(self, *args)
+
+    monkeypatch.setattr(dispatcher.Dispatcher, "step", step)
+
+    def transfer(job: Job, claim: Any, watch: Any) -> Outcome:
+        agent.stop()
+        return DONE
+
+    perform(transfer)
+    assert daemon()
+    assert queue.row("f")["state"] == RequestState.DONE
+    assert "ZeroDivisionError" in caplog.text
+
+
+# -- options --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"threads": 0},
+        {"bulk": 0},
+        {"sleep_time": 1},
+        {"lease": 5},
+        {"per_host": 0},
+        {"per_link": 0},
+        {"grace": -1},
+    ],
+)
+def test_numbers_that_are_too_small_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be at least"):
+        Options(**wrong)
+
+
+def test_a_lease_that_is_too_long_is_refused() -> None:
+    with pytest.raises(ValueError, match="lease must be at most 3600"):
+        Options(lease=3601)
+
+
+def test_the_command_line_wins_over_the_configuration_and_that_over_the_defaults() -> None:
+    parser = get_config()
+    parser.read_dict({"cs3": {"threads": "3", "per_host": "2", "activity": "T0 Export, Express"}})
+    try:
+        options = configured(threads=5, per_link=None, activity=())
+        assert (options.threads, options.per_host, options.per_link) == (5, 2, None)
+        assert options.activity == ("T0 Export", "Express")
+        assert options.lease == Options().lease
+        parser.set("cs3", "per_host", "many")
+        with pytest.raises(ValueError, match=r"per_host in section \[cs3\]"):
+            configured()
+    finally:
+        parser.remove_section("cs3")

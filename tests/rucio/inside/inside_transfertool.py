@@ -19,12 +19,17 @@ from rucio.db.sqla.constants import DatabaseOperationType, RequestState, Request
 from rucio.db.sqla.session import db_session
 from sqlalchemy import update
 
-from rucio_cs3.transfertool import ERR_MSG_MAX_BYTES, EXTERNAL_HOST, CS3TransferStatusReport, CS3Transfertool
+from rucio_cs3 import claims
+from rucio_cs3.jobs import RequestGone
+from rucio_cs3.reasons import ERR_MSG_MAX_BYTES
+from rucio_cs3.transfertool import EXTERNAL_HOST, CS3TransferStatusReport, CS3Transfertool
 
 if TYPE_CHECKING:
     from tests.rucio.inside.rucio_queue import Queue
 
 WEBDAV = "rucio.rse.protocols.webdav.Default"
+GFAL = "rucio.rse.protocols.gfal.Default"
+POSIX = "rucio.rse.protocols.posix.Default"
 
 
 def change(request_id: str, **values: Any) -> None:
@@ -85,28 +90,64 @@ def test_submitter_does_not_pair_tls_with_plaintext(make_queue: Callable[..., Qu
     assert queue.row("f")["state"] == RequestState.MISMATCH_SCHEME
 
 
-@pytest.mark.parametrize("impls", [(WEBDAV, "rucio_cs3.protocol.Default"), ("rucio_cs3.protocol.NoRename", WEBDAV)])
-def test_other_protocols_are_declined_with_a_reason(
-    make_queue: Callable[..., Queue], impls: tuple[str, str], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("impls", [(WEBDAV, "rucio_cs3.protocol.Default"), ("rucio_cs3.protocol.NoRename", GFAL)])
+@pytest.mark.parametrize("schemes", [("davs", "https"), ("http", "dav")])
+def test_a_plain_webdav_site_may_be_the_other_side(
+    make_queue: Callable[..., Queue], impls: tuple[str, str], schemes: tuple[str, str]
 ) -> None:
-    queue = make_queue(impls=impls)
+    queue = make_queue(impls=impls, schemes=schemes)
+    if GFAL in impls:
+        pytest.importorskip("gfal2", reason="Rucio makes the PFNs of such an RSE by importing gfal2")
+    queue.ask("f")
+    queue.submit()
+    row = queue.row("f")
+    assert (row["state"], row["transfertool"]) == (RequestState.SUBMITTED, "cs3")
+
+
+@pytest.mark.parametrize(
+    ("impls", "schemes", "reason"),
+    [
+        ((WEBDAV, WEBDAV), ("davs", "davs"), "neither is a CS3 cloud"),
+        (("rucio_cs3.protocol.Default", POSIX), ("davs", "cs3s"), "no protocol over HTTP"),
+    ],
+)
+def test_other_protocols_are_declined_with_a_reason(
+    make_queue: Callable[..., Queue],
+    impls: tuple[str, str],
+    schemes: tuple[str, str],
+    reason: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    queue = make_queue(impls=impls, schemes=schemes)
     queue.ask("f")
     with caplog.at_level(logging.INFO):
         queue.submit()
     # Rucio 41.5.1 keeps such a request QUEUED for ever (daemons/conveyor/common.py:279 waits for a None that never
     # comes), so the line in the submitter's log is all that tells why.
     assert queue.row("f")["state"] == RequestState.QUEUED
-    assert f"is done by {WEBDAV}, no CS3 protocol" in caplog.text
+    assert f"{queue.source_rse} to {queue.destination_rse}: " in caplog.text
+    assert reason in caplog.text
 
 
-@pytest.mark.parametrize("impl", ["rucio_cs3.protocol.NoRename", "rucio.rse.protocols.nothing.Default", "nothing"])
-def test_preparer_asks_before_schemes_are_known(make_queue: Callable[..., Queue], impl: str) -> None:
-    queue = make_queue(impls=("rucio_cs3.protocol.Default", impl))
+@pytest.mark.parametrize(
+    ("impls", "ours"),
+    [
+        (("rucio_cs3.protocol.Default", "rucio_cs3.protocol.NoRename"), True),
+        (("rucio_cs3.protocol.Default", "rucio.rse.protocols.nothing.Default"), True),
+        (("nothing", "rucio_cs3.protocol.Default"), True),
+        ((WEBDAV, WEBDAV), False),
+        ((WEBDAV, "nothing"), False),
+    ],
+)
+def test_preparer_asks_before_schemes_are_known(
+    make_queue: Callable[..., Queue], impls: tuple[str, str], ours: bool
+) -> None:
+    queue = make_queue(impls=impls)
     source, destination = (RseData(queue.rse_ids[name]) for name in (queue.source_rse, queue.destination_rse))
     assert CS3Transfertool.can_perform_transfer(source, destination)  # nothing is loaded: unknown
     source.ensure_loaded(load_info=True)
     destination.ensure_loaded(load_info=True)
-    assert CS3Transfertool.can_perform_transfer(source, destination) == impl.startswith("rucio_cs3.")
+    assert CS3Transfertool.can_perform_transfer(source, destination) is ours
 
 
 def test_empty_path_and_stagein_are_declined(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
@@ -149,6 +190,29 @@ def test_poller_leaves_rows_alone_and_warns_of_missing_agents(queue: Queue, capl
     assert (after["state"], after["external_id"]) == (RequestState.SUBMITTED, before["external_id"])
     assert after["updated_at"] > datetime.datetime(2020, 1, 2)
     assert "is rucio-cs3-agent running?" in caplog.text
+
+
+def test_poller_warns_of_what_a_dead_agent_has_left(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
+    from rucio.daemons.conveyor import poller
+
+    for name in ("left", "running"):
+        queue.ask(name)
+    queue.submit()
+    long_ago = datetime.datetime(2020, 1, 1)
+    for name, lease_until in (("left", long_ago), ("running", datetime.datetime(2200, 1, 1))):
+        change(
+            queue.row(name)["id"],
+            submitted_at=long_ago,
+            updated_at=long_ago,
+            started_at=long_ago,
+            estimated_transferred_at=lease_until,
+        )
+    with caplog.at_level(logging.WARNING):
+        poller.poller(once=True, partition_wait_time=0, older_than=0, transfertool="cs3")
+    (warning,) = [record.getMessage() for record in caplog.records if "an agent that died" in record.getMessage()]
+    assert warning.startswith("1 requests were begun by")
+    assert queue.row("left")["id"] in warning
+    assert queue.row("left")["state"] == RequestState.SUBMITTED
 
 
 def test_done_is_written_and_told(queue: Queue) -> None:
@@ -225,3 +289,43 @@ def test_cancelling_is_quiet(queue: Queue, caplog: pytest.LogCaptureFixture) -> 
     with caplog.at_level(logging.WARNING):
         rule_core.delete_rule(rule_id)
     assert "FTS" not in caplog.text
+
+
+def test_cancel_lets_a_submitted_request_fail_and_its_agent_notices(queue: Queue) -> None:
+    queue.ask("f")
+    queue.submit()
+    row = queue.row("f")
+    (claim,) = claims.take([row["id"]])
+    assert CS3Transfertool().cancel([row["id"], "0" * 32])
+    after = queue.row("f")
+    assert (after["state"], after["err_msg"]) == (RequestState.FAILED, "RequestErrMsg.TRANSFER_FAILED:cancelled")
+    claims.keep([(claim, None)])
+    with pytest.raises(RequestGone):
+        claim.check()
+    # What it wrote may go.
+    claim.allow_removal()
+
+
+def test_cancel_does_not_touch_what_is_over(queue: Queue) -> None:
+    queue.ask("f")
+    queue.submit()
+    row = queue.row("f")
+    change(row["id"], state=RequestState.DONE)
+    assert CS3Transfertool().cancel([row["id"]])
+    assert queue.row("f")["state"] == RequestState.DONE
+
+
+def test_cancel_says_so_when_it_could_not(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What Rucio's function returns after an error of the database, which it logs.
+    monkeypatch.setattr(transfer_core, "update_transfer_state", lambda *args, **kwargs: None)
+    assert not CS3Transfertool().cancel(["0" * 32])
+
+
+def test_update_priority_writes_the_row_and_says_whether_there_is_one(queue: Queue) -> None:
+    queue.ask("f")
+    queue.submit()
+    row = queue.row("f")
+    tool = CS3Transfertool()
+    assert tool.update_priority(row["id"], 5)
+    assert queue.row("f")["priority"] == 5
+    assert not tool.update_priority("0" * 32, 5)

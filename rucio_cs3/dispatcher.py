@@ -1,0 +1,330 @@
+"""What one agent has in hand: looks at the queue, claims what may run, hands it to threads, keeps the claims, reports.
+
+One thread owns all of it, and calls :meth:`Dispatcher.step` over and over. A step is one ladder::
+
+    Dispatcher.step
+      _collect                    transfers that have ended: reporting.Reporter tells Rucio
+      _look                       queue.Queue: what waits; scheduling.Schedule has the order and the caps
+      _start                      claims.take: all that starts now in one transaction; execution.perform in a thread
+      _keep                       claims.keep: leases and progress of what runs long
+
+Rows are claimed when their transfers start, not when they are read; only where transfers are short are those that come
+next claimed along with them, so that a transaction serves many. They go back to the queue where their turn does not
+come within seconds.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rucio.core.topology import ExpiringObjectCache, Topology
+
+from rucio_cs3 import claims, metrics
+from rucio_cs3.database import CHUNK_ROWS, FAILURES, Absence, reading, utc_now
+from rucio_cs3.execution import Running, Threads, perform
+from rucio_cs3.jobs import Outcome, State
+from rucio_cs3.options import Options
+from rucio_cs3.outcomes import Finished
+from rucio_cs3.progress import Progress
+from rucio_cs3.queue import Queue, Share, count
+from rucio_cs3.reporting import Reporter
+from rucio_cs3.scheduling import Candidate, Caps, Schedule
+
+LoggerFunction = Callable[..., Any]
+
+#: Between two looks at a queue that has more than one look shows, in seconds.
+_LOOK_AGAIN_S = 0.2
+
+#: Between two counts of all that waits, in seconds; the count is the only thing that is not quite cheap.
+_COUNT_S = 60.0
+
+#: A transfer that runs for longer has its progress written down, and again after as long; in seconds.
+_PROGRESS_S = 10.0
+
+#: Requests that have waited for longer are taken even from another agent's share, in seconds. Longer than an agent
+#: with nothing else to do needs to take them itself.
+_PATIENCE_S = 30.0
+
+#: A link is paused for no longer, whatever its hosts ask for, and for as long as ``_PAUSE_S`` where nobody says; in
+#: seconds. A request that is put off too often fails after a while, which such a pause must not exceed by much.
+_LONGEST_PAUSE_S = 900.0
+_PAUSE_S = 10.0
+
+#: Transfers that take less than this on average are short, in seconds; of these so many for each thread are claimed
+#: ahead, and go back to the queue where they have not started after ``_AHEAD_S``.
+_SHORT_S = 1.0
+_AHEAD_PER_THREAD = 2
+_AHEAD_S = 5.0
+
+#: Weight of the latest transfer in the average.
+_LATEST = 0.1
+
+#: The dispatching thread looks up at least so often, in seconds, to see whether it is to stop.
+_LOOK_UP_S = 0.5
+
+#: What transfers get to tidy up after they were told to stop, and reports to be written after that; in seconds.
+_TIDY_S = 15.0
+_DRAIN_S = 10.0
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """What was claimed before its turn, at ``since`` by the monotonic clock."""
+
+    candidate: Candidate
+    claim: claims.RowClaim
+    since: float = field(default_factory=time.monotonic)
+
+
+class Dispatcher:
+    """A context manager.
+
+    :param stats_manager: Rucio's ``TransferStatsManager``.
+    :param stopped: set when the agent is to stop: nothing is claimed any more.
+    :param once: look once, and claim at most ``options.bulk`` rows.
+    """
+
+    def __init__(
+        self, options: Options, stats_manager: Any, stopped: threading.Event, *, once: bool, name: str
+    ) -> None:
+        self._options = options
+        self._stopped = stopped
+        self._once = once
+        self._logger: LoggerFunction = logging.log
+        # Set when running transfers have to end, too.
+        self._stopping = threading.Event()
+        self._topology = ExpiringObjectCache(ttl=300, new_obj_fnc=Topology)
+        self._schedule = Schedule(Caps(total=options.threads, per_host=options.host_cap, per_link=options.per_link))
+        self._queue = Queue(activities=options.activity, window=options.bulk)
+        self._lease = datetime.timedelta(seconds=options.lease)
+        self._running: dict[str, Running] = {}
+        # Claimed ahead; they still wait in the schedule.
+        self._ahead: dict[str, _Ahead] = {}
+        self._average_s = float("inf")
+        self._ended: queue.SimpleQueue[Finished] = queue.SimpleQueue()
+        self._threads = Threads(options.threads, name)
+        self._reporter = Reporter(stats_manager, self._remove, self._log)
+        self._absence = Absence("queue")
+        self._looked_at = self._counted_at = self._kept_at = -float("inf")
+        self._counted = 0
+        self._complete = False
+
+    def __enter__(self) -> Dispatcher:
+        self._reporter.__enter__()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._reporter.__exit__(*exc_info)
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that was found has been done and reported."""
+        looked = self._looked_at > 0
+        return looked and not (self._running or self._schedule.waiting or self._reporter.outstanding)
+
+    def step(self, share: Share, logger: LoggerFunction) -> None:
+        """Do what is due, or wait for it, at most half a second.
+
+        :param share: of the queue that is this agent's.
+        :raises DatabaseException: when the only look of ``once`` fails.
+        """
+        self._logger = logger
+        self._collect(self._pause_s())
+        if self._absence.pause_s:
+            return
+        try:
+            if self._next_look() <= time.monotonic():
+                self._look(share)
+            self._start()
+            self._keep()
+        except FAILURES as exc:
+            if self._once and self._looked_at < 0:
+                raise
+            self._absence.noticed(exc, logger)
+        else:
+            self._absence.over(logger)
+
+    def finish(self, grace_s: float, logger: LoggerFunction) -> bool:
+        """Claim nothing more; wait for what runs, stop it after ``grace_s``, and report.
+
+        :returns: whether nothing was left running or unreported. What was is found again when its claim ends.
+        """
+        self._logger = logger
+        self._schedule.withdraw()
+        self._give_back(list(self._ahead))
+        # A timer, because this thread may be waiting for a database that is away.
+        stop_all = threading.Timer(grace_s, self._stopping.set)
+        stop_all.daemon = True
+        stop_all.start()
+        deadline = time.monotonic() + grace_s + _TIDY_S
+        while self._running and time.monotonic() < deadline:
+            self._collect(_LOOK_UP_S)
+            if not self._absence.pause_s:
+                try:
+                    self._keep()
+                except FAILURES as exc:
+                    self._absence.noticed(exc, logger)
+                else:
+                    self._absence.over(logger)
+        stop_all.cancel()
+        for running in self._running.values():
+            logger(logging.ERROR, "%s: does not stop; its claim ends by itself", running.claim.request_id)
+        drained = self._reporter.drain(_DRAIN_S)
+        if not drained:
+            logger(logging.ERROR, "%d reports are left unsaid; their claims end", self._reporter.outstanding)
+        ended = self._threads.close(0.0 if self._running else _DRAIN_S)
+        return drained and ended
+
+    # -- the rungs ------------------------------------------------------------------------------------------------
+
+    def _collect(self, timeout_s: float) -> None:
+        """Take in what has ended; wait for the first that ends."""
+        try:
+            finished = self._ended.get(timeout=timeout_s)
+            while True:
+                self._end(finished)
+                finished = self._ended.get_nowait()
+        except queue.Empty:
+            return
+
+    def _end(self, finished: Finished) -> None:
+        running = self._running.pop(finished.request_id)
+        self._schedule.ended(finished.request_id)
+        seconds = running.seconds
+        first = self._average_s == float("inf")
+        self._average_s = seconds if first else _LATEST * seconds + (1 - _LATEST) * self._average_s
+        outcome = finished.outcome
+        if outcome.state is State.POSTPONED:
+            pause_s = _PAUSE_S if outcome.retry_after_s is None else min(outcome.retry_after_s, _LONGEST_PAUSE_S)
+            self._schedule.pause(running.link, time.monotonic() + pause_s)
+            self._give_back([key for key, ahead in self._ahead.items() if ahead.candidate.link == running.link])
+        if outcome.state is not State.ABANDONED:
+            # From here on its claim is not renewed, so a report never meets a renewal.
+            self._reporter.report(finished)
+
+    def _next_look(self) -> float:
+        """When to look at the queue, by the monotonic clock."""
+        if self._stopped.is_set() or (self._once and self._looked_at > 0):
+            return float("inf")
+        # Of what it had most is gone, or may not run now, and there is more.
+        hungry = self._schedule.room > 0 or self._schedule.waiting < self._options.threads
+        return self._looked_at + (_LOOK_AGAIN_S if hungry and not self._complete else self._options.sleep_time)
+
+    def _look(self, share: Share) -> None:
+        with reading() as session:
+            look = self._queue.look(session, share)
+            candidates = list(look.candidates)
+            if share.of > 1 and look.complete and len(candidates) < self._schedule.room:
+                candidates += self._queue.look_at_left(session, datetime.timedelta(seconds=_PATIENCE_S))
+            if look.complete:
+                self._counted = len(look.candidates)
+            elif time.monotonic() - self._counted_at >= _COUNT_S:
+                # Of this agent's share, as above: the sum over all agents is what waits.
+                self._counted, self._counted_at = count(session) // share.of, time.monotonic()
+        self._looked_at, self._complete = time.monotonic(), look.complete
+        if self._once:
+            candidates = sorted(candidates, key=lambda candidate: candidate.order)[: self._options.bulk]
+        # Those that are claimed already are in the queue for nobody.
+        candidates += [ahead.candidate for ahead in self._ahead.values()]
+        waiting = self._schedule.offer(candidates)
+        age_s = (utc_now() - look.oldest).total_seconds() if look.oldest else 0.0
+        metrics.queue(self._counted, max(0.0, age_s), len(self._running))
+        self._log(logging.DEBUG, "%d requests found, %d run", waiting, len(self._running))
+
+    def _start(self) -> None:
+        """Claim and start all that may run now."""
+        starting: list[Candidate] = []
+        while len(starting) < CHUNK_ROWS // 2 and not self._stopped.is_set():
+            candidate = self._schedule.next(time.monotonic())
+            if candidate is None:
+                break
+            starting.append(candidate)
+        try:
+            unclaimed = [candidate for candidate in starting if candidate.request_id not in self._ahead]
+            if unclaimed:
+                self._claim([*unclaimed, *self._next_ones()])
+        finally:
+            for candidate in starting:
+                ahead = self._ahead.pop(candidate.request_id, None)
+                if ahead is None:
+                    # Gone, or another agent was faster; or the database failed, and the next look finds it again.
+                    self._schedule.ended(candidate.request_id)
+                else:
+                    running = self._running[candidate.request_id] = Running(ahead.claim, candidate.link)
+                    self._threads.submit(functools.partial(self._perform, running))
+
+    def _next_ones(self) -> list[Candidate]:
+        """What to claim ahead of its turn."""
+        if self._average_s > _SHORT_S:
+            return []
+        number = min(_AHEAD_PER_THREAD * self._options.threads, CHUNK_ROWS // 2)
+        best = self._schedule.ahead(number, time.monotonic())
+        return [candidate for candidate in best if candidate.request_id not in self._ahead]
+
+    def _claim(self, candidates: Sequence[Candidate]) -> None:
+        by_id = {candidate.request_id: candidate for candidate in candidates}
+        for claim in claims.take(by_id, self._lease, self._stopping.is_set):
+            self._ahead[claim.request_id] = _Ahead(by_id[claim.request_id], claim)
+
+    def _give_back(self, request_ids: Sequence[str]) -> None:
+        """Put what was claimed ahead back into the queue."""
+        outcome = Outcome(state=State.POSTPONED, reason="its turn did not come")
+        for request_id in request_ids:
+            ahead = self._ahead.pop(request_id)
+            self._reporter.report(Finished(claim=ahead.claim, outcome=outcome, at=utc_now()))
+
+    def _perform(self, running: Running) -> None:
+        """In a thread of its own."""
+        self._ended.put(perform(running, self._current_topology, self._log))
+
+    def _keep(self) -> None:
+        """Renew claims that are due, and write down the progress of what runs long."""
+        now = time.monotonic()
+        if not self._once:
+            self._give_back([key for key, ahead in self._ahead.items() if now - ahead.since > _AHEAD_S])
+        if now - self._kept_at < min(_PROGRESS_S, self._options.lease / 6):
+            return
+        self._kept_at = now
+        held: list[tuple[claims.RowClaim, Progress | None]] = [
+            (ahead.claim, None) for ahead in self._ahead.values() if ahead.claim.is_due
+        ]
+        for running in self._running.values():
+            if running.claim.is_lost:
+                continue
+            done = running.watch.progress() if running.watch and running.seconds >= _PROGRESS_S else None
+            if done is not None or running.claim.is_due:
+                held.append((running.claim, done))
+        claims.keep(held)
+
+    # -- the rest ---------------------------------------------------------------------------------------------------
+
+    def _pause_s(self) -> float:
+        """For how long there is nothing to do unless a transfer ends."""
+        if self._absence.pause_s:
+            return min(self._absence.pause_s, _LOOK_UP_S)
+        now = time.monotonic()
+        due = [now + _LOOK_UP_S, self._next_look()]
+        resumed_at = self._schedule.next_change(now)
+        if resumed_at is not None:
+            due.append(resumed_at)
+        return max(0.0, min(due) - now)
+
+    def _remove(self, finished: Finished) -> None:
+        """In the thread of the reports: the request is gone, so its file is nobody's."""
+        if finished.remove is not None:
+            self._threads.submit(finished.remove)
+
+    def _current_topology(self) -> Any:
+        return self._topology.get(self._log)
+
+    def _log(self, level: int, message: str, *arguments: Any, **more: Any) -> None:
+        """By way of the logger of the moment, which names this agent's place among all."""
+        self._logger(level, message, *arguments, **more)
