@@ -23,16 +23,16 @@ from pathlib import Path
 
 from rounds import Case, Measured, interleaved, show
 
-from rucio_cs3 import copies
 from rucio_cs3.cs3 import CS3Storage, Endpoint, Reference
 from rucio_cs3.cs3.auth import BasicProvider, Secret
 from rucio_cs3.cs3.gateway import Gateway
 from rucio_cs3.cs3.reference import WebDAVBase, parse_root
 from rucio_cs3.cs3.resources import pick_ticket
-from rucio_cs3.ends import CS3End
-from rucio_cs3.jobs import Job
-from rucio_cs3.proof import find_fault
 from rucio_cs3.sandbox.reva import RevaSite
+from rucio_cs3.transfers import copies
+from rucio_cs3.transfers.ends import CS3End
+from rucio_cs3.transfers.jobs import Job
+from rucio_cs3.transfers.proof import find_fault
 
 _MIB = 1024 * 1024
 _FOLDER = "bench"

@@ -18,11 +18,11 @@ from rucio.db.sqla.constants import RequestState, RequestType
 from rucio.db.sqla.session import get_engine
 from sqlalchemy import event
 
-from rucio_cs3 import agent
-from rucio_cs3.database import reading
-from rucio_cs3.options import Options
+from rucio_cs3.agent import daemon
+from rucio_cs3.agent.database import reading
+from rucio_cs3.agent.options import Options
+from rucio_cs3.agent.queue import Queue, Share, count
 from rucio_cs3.policy import TRANSFERTOOL
-from rucio_cs3.queue import Queue, Share, count
 from rucio_cs3.sandbox import full_queue
 
 # One of three workers. SQLite has no hash, so there each sees all.
@@ -111,7 +111,7 @@ def stage(name: str) -> dict[str, int]:
     """One round of a stage of the conveyor, and what it asked of the database."""
     with counting() as counted:
         if name == "agent":
-            agent.run(once=True, options=Options(threads=4))
+            daemon.run(once=True, options=Options(threads=4))
         else:
             module = importlib.import_module(f"rucio.daemons.conveyor.{name}")
             options = {"older_than": 0} if name == "poller" else {"bulk": 1000} if name == "submitter" else {}

@@ -3,7 +3,7 @@ WebDAV site, or nobody that this package transfers with.
 
 Looks at Rucio's description of the RSE alone: no protocol object is made, nothing is connected, and the classes of
 foreign protocols (gfal's, say) are not imported. :mod:`rucio_cs3.transfertool` asks before a request is taken,
-:mod:`rucio_cs3.hops` when it is executed.
+:mod:`rucio_cs3.agent.hops` when it is executed.
 """
 
 from __future__ import annotations

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from rucio_cs3.modes import Mode
+from rucio_cs3.transfers.modes import Mode
 
 #: Ours among the keys of ``requests.attributes``.
 KEY = "cs3"
 
-#: And the other one: how often and since when sites put a request off; written by :mod:`rucio_cs3.outcomes`.
+#: And the other one: how often and since when sites put a request off; written by :mod:`rucio_cs3.agent.outcomes`.
 POSTPONED_KEY = "cs3_postponed"
 
 #: Width of ``requests.attributes`` (Rucio 41.5.1 db/sqla/models.py:1415). Oracle counts bytes; what is written here

@@ -12,7 +12,7 @@ from rucio_cs3.cs3 import errors
 
 if TYPE_CHECKING:
     # Only a name here: Rucio's server imports this module, and needs no gRPC for it.
-    from rucio_cs3.jobs import Outcome
+    from rucio_cs3.transfers.jobs import Outcome
 
 #: Width of ``requests.err_msg`` (Rucio 41.5.1 db/sqla/models.py:1425). Oracle counts bytes, and Rucio does not
 #: cut: a longer text would make the whole report fail.

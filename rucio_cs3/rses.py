@@ -25,7 +25,7 @@ from rucio.rse import rsemanager
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.config import Endpoint, Landing, Proof, Timeouts, WebDAVSite, split_address
 from rucio_cs3.cs3.reference import SCHEMES, MountRoot, WebDAVBase, base_of_prefix, encode_path, parse_root
-from rucio_cs3.modes import Wish
+from rucio_cs3.transfers.modes import Wish
 
 #: All public settings, by their one name in extended_attributes and RSE attributes, and what is expected.
 SETTINGS: Mapping[str, str] = {

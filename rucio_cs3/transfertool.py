@@ -1,7 +1,7 @@
 """The transfertool ``cs3``: what Rucio's submitter, poller and preparer ask, answered without any service.
 
 A row of Rucio's ``requests`` table in state SUBMITTED with transfertool ``cs3`` *is* the job; nothing here touches
-the network or keeps a store. Who executes the rows: :mod:`rucio_cs3.agent`. Who makes Rucio know this class:
+the network or keeps a store. Who executes the rows: :mod:`rucio_cs3.agent.daemon`. Who makes Rucio know this class:
 :mod:`rucio_cs3.policy`.
 """
 

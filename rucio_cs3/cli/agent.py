@@ -1,4 +1,4 @@
-"""``rucio-cs3 agent``, also installed as ``rucio-cs3-agent``: :mod:`rucio_cs3.agent` with options and signals."""
+"""``rucio-cs3 agent``, also installed as ``rucio-cs3-agent``: options and signals of :mod:`rucio_cs3.agent.daemon`."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def command(run_once: bool, **given: Any) -> None:
     """
     try:
         # Rucio reads its configuration when it is imported; the help must not need one.
-        from rucio_cs3 import agent
-        from rucio_cs3.options import configured
+        from rucio_cs3.agent import daemon
+        from rucio_cs3.agent.options import configured
     except RucioException as exc:
         raise click.ClickException(f"Rucio cannot be used here: {exc}") from exc
     except OSError as exc:
@@ -61,9 +61,9 @@ def command(run_once: bool, **given: Any) -> None:
         options = configured(**given)
     except ValueError as exc:
         raise click.UsageError(str(exc)) from exc
-    signal.signal(signal.SIGTERM, agent.stop)
-    signal.signal(signal.SIGINT, agent.stop)
-    if not agent.run(once=run_once, options=options):
+    signal.signal(signal.SIGTERM, daemon.stop)
+    signal.signal(signal.SIGINT, daemon.stop)
+    if not daemon.run(once=run_once, options=options):
         # Threads hang in a transfer; the interpreter's own end would be a race with them.
         logging.shutdown()
         sys.stdout.flush()

@@ -1,7 +1,7 @@
 """``rucio-cs3 transfers``: what moves, what waits and what went wrong, as a table or as JSON, once or again and again.
 
-Reads only. Which transfers: :mod:`rucio_cs3.listing_database` where Rucio's configuration names a database,
-:mod:`rucio_cs3.listing_rest` elsewhere. How they look: :mod:`rucio_cs3.cli.transfers_table`.
+Reads only. Which transfers: :mod:`rucio_cs3.listing.database` where Rucio's configuration names a database,
+:mod:`rucio_cs3.listing.rest` elsewhere. How they look: :mod:`rucio_cs3.cli.transfers_table`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rich.text import Text
 from rucio.common.exception import RucioException
 
 from rucio_cs3.cli.transfers_table import printable, render
-from rucio_cs3.listing import Listing, Stage, UnknownName, Wanted
+from rucio_cs3.listing.entries import Listing, Stage, UnknownName, Wanted
 
 #: Width of what is written into a file or a pipe, in characters: nobody folds lines there.
 _PIPE_WIDTH = 400
@@ -125,13 +125,13 @@ def _looker() -> Callable[[Wanted], Listing]:
 
         get_config()
         if is_client() or find_spec("rucio.db") is None:
-            from rucio_cs3 import listing_rest
+            from rucio_cs3.listing import rest
 
-            return listing_rest.look
-        from rucio_cs3 import listing_database
+            return rest.look
+        from rucio_cs3.listing import database
     except RucioException as exc:
         raise click.ClickException(f"Rucio cannot be used here: {exc}") from exc
-    return listing_database.look
+    return database.look
 
 
 def _one_sentence(look: Callable[[Wanted], Listing]) -> Callable[[Wanted], Listing]:

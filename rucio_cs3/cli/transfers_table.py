@@ -10,8 +10,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rucio_cs3.amounts import size, span
-from rucio_cs3.listing import Count, Listing, Stage, Transfer
+from rucio_cs3.listing.amounts import size, span
+from rucio_cs3.listing.entries import Count, Listing, Stage, Transfer
 
 _COLOURS = {
     Stage.RUNNING: "bold cyan",

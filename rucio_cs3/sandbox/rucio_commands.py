@@ -49,8 +49,8 @@ getattr(module, stage)(once=once, partition_wait_time=0, **options)
 # Our command, without the same ten seconds.
 _AGENT = """
 import functools, sys
-from rucio_cs3 import agent
-agent.run = functools.partial(agent.run, partition_wait_s=0)
+from rucio_cs3.agent import daemon
+daemon.run = functools.partial(daemon.run, partition_wait_s=0)
 from rucio_cs3.cli.main import agent as command
 sys.exit(command())
 """

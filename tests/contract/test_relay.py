@@ -17,14 +17,14 @@ from typing import Any
 
 import pytest
 
-from rucio_cs3 import copies
 from rucio_cs3.cs3 import BasicProvider, CS3Storage, Endpoint, Reference, Secret, errors
 from rucio_cs3.cs3.checksums import Digests
 from rucio_cs3.cs3.remote_file import RemoteFile
 from rucio_cs3.cs3.streams import UploadBody
-from rucio_cs3.ends import CS3End
 from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud
 from rucio_cs3.sandbox.reva import RevaSite
+from rucio_cs3.transfers import copies
+from rucio_cs3.transfers.ends import CS3End
 from tests.contract.conftest import fresh_place
 from tests.contract.faulty_reva import FaultyReva
 from tests.contract.place import SETTLE_S, Cloud, Place, adler32, content

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rucio_cs3.cs3 import probes
-from rucio_cs3.modes import Wish
 from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud
+from rucio_cs3.transfers.modes import Wish
 from tests.contract.faulty_reva import FaultyReva
 from tests.faults.scene import Scene
 
@@ -56,11 +56,11 @@ def clouds(request: pytest.FixtureRequest) -> Iterator[Clouds]:
 def make_scene(clouds: Clouds, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeScene]:
     """Makes scenes between clouds of two kinds, or between two given clouds."""
     # What one case finds out about a site is not to help the next.
-    monkeypatch.setattr("rucio_cs3.ends.TPC_PROBES", probes.TPCProbes())
+    monkeypatch.setattr("rucio_cs3.transfers.ends.TPC_PROBES", probes.TPCProbes())
     # No cloud here commits late. The longer waits are for real ones.
     monkeypatch.setattr("rucio_cs3.cs3.uploads._LATE_COMMIT_S", 0.2)
     monkeypatch.setattr("rucio_cs3.cs3.namespace._LOOK_AGAIN_S", 0.02)
-    monkeypatch.setattr("rucio_cs3.proof._LATE_S", (0.05, 0.1))
+    monkeypatch.setattr("rucio_cs3.transfers.proof._LATE_S", (0.05, 0.1))
     with contextlib.ExitStack() as stack:
 
         def make(source: str | Cloud, destination: str | Cloud, wish: Wish, *, equal_paths: bool = True) -> Scene:
@@ -68,7 +68,7 @@ def make_scene(clouds: Clouds, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make
             second = clouds.get(destination, 1) if isinstance(destination, str) else destination
             if isinstance(second, EmbeddedCloud):
                 # Its stubs are there before its answers are; a real one's may come later on a loaded machine.
-                monkeypatch.setattr("rucio_cs3.transfers._STUB_S", 0.2)
+                monkeypatch.setattr("rucio_cs3.transfers.ladder._STUB_S", 0.2)
                 monkeypatch.setattr("rucio_cs3.cs3.uploads._STUB_S", 0.2)
             scene = Scene.make(first, second, wish, equal_paths=equal_paths)
             stack.callback(scene.close)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from rucio_cs3.modes import Wish
+from rucio_cs3.transfers.modes import Wish
 
 #: Source, destination, and the modes that these two can do.
 PAIRS: Mapping[tuple[str, str], tuple[Wish, ...]] = {

@@ -11,9 +11,9 @@ from typing import Literal
 
 from rucio_cs3.cs3 import CS3Storage, errors
 from rucio_cs3.cs3.reference import Reference
-from rucio_cs3.ends import CS3End
-from rucio_cs3.modes import Mode, Wish
-from rucio_cs3.transfers import Job, Outcome, State, transfer_one
+from rucio_cs3.transfers.ends import CS3End
+from rucio_cs3.transfers.ladder import Job, Outcome, State, transfer_one
+from rucio_cs3.transfers.modes import Mode, Wish
 from tests.contract.place import Cloud, adler32, content, endpoint_of, provider_of
 
 #: More than one block of every loop on the way, with a rest.

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from rucio_cs3.modes import Wish
-from rucio_cs3.transfers import State
+from rucio_cs3.transfers.ladder import State
+from rucio_cs3.transfers.modes import Wish
 from tests.faults.conftest import MakeScene
 from tests.faults.pairs import every_way, label, marks_of
 from tests.faults.scene import SIZE, Side

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from rucio_cs3.cs3 import errors
-from rucio_cs3.modes import Wish
 from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud
-from rucio_cs3.transfers import State
+from rucio_cs3.transfers.ladder import State
+from rucio_cs3.transfers.modes import Wish
 from tests.contract.place import content
 from tests.faults.conftest import MakeScene
 from tests.faults.scene import SIZE

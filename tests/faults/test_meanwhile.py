@@ -7,8 +7,8 @@ import pytest
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.resources import FileInfo
-from rucio_cs3.modes import Wish
-from rucio_cs3.transfers import State
+from rucio_cs3.transfers.ladder import State
+from rucio_cs3.transfers.modes import Wish
 from tests.contract.place import content
 from tests.faults.conftest import MakeScene
 from tests.faults.pairs import in_every_way

@@ -9,9 +9,9 @@ from typing import Literal
 import pytest
 
 from rucio_cs3.cs3 import errors
-from rucio_cs3.ends import End
 from rucio_cs3.sandbox.cloud import EmbeddedCloud
-from rucio_cs3.transfers import State
+from rucio_cs3.transfers.ends import End
+from rucio_cs3.transfers.ladder import State
 from tests.partners.ends import CONTENT, Partner, of_cloud, transfer
 from tests.recording_site import Answer, Asked, RecordingSite
 from tests.unit.test_webdav_end import end_of

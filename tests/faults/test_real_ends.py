@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from rucio_cs3.modes import Wish
 from rucio_cs3.sandbox.reva import RevaSite
-from rucio_cs3.transfers import Outcome, State
+from rucio_cs3.transfers.ladder import Outcome, State
+from rucio_cs3.transfers.modes import Wish
 from tests.contract.faulty_reva import FaultyReva
 from tests.faults.conftest import MakeScene
 from tests.faults.scene import Scene, Side

@@ -15,10 +15,10 @@ import pytest
 
 from rucio_cs3.cs3 import errors, probes
 from rucio_cs3.cs3.reference import Reference
-from rucio_cs3.modes import Mode, Wish
 from rucio_cs3.sandbox.cloud import EmbeddedCloud
 from rucio_cs3.sandbox.reva import RevaSite
-from rucio_cs3.transfers import State
+from rucio_cs3.transfers.ladder import State
+from rucio_cs3.transfers.modes import Mode, Wish
 from tests.contract.faulty_reva import FaultyReva
 from tests.faults.conftest import MakeScene
 from tests.faults.scene import Scene
@@ -99,7 +99,7 @@ def test_third_party_copy_was_switched_off_after_it_was_proven(
 ) -> None:
     scene = quartet.scene(make_scene, off, "auto", equal_paths=equal_paths)
     with monkeypatch.context() as outdated:
-        outdated.setattr("rucio_cs3.ends.TPC_PROBES.ask", lambda *_, **__: True)
+        outdated.setattr("rucio_cs3.transfers.ends.TPC_PROBES.ask", lambda *_, **__: True)
         outcome = scene.run()
     # With both off the pull is refused, and the source then pushes to itself. No file is lost by it, and the outcome
     # says what stands where it does not belong: nobody here may delete at a source.
@@ -123,7 +123,7 @@ def test_a_proof_of_a_while_ago_is_none_for_a_push(
     scene = quartet.scene(make_scene, "both", "auto", equal_paths=equal_paths)
     now = [1000.0]
     known = probes.TPCProbes(lambda: now[0])
-    monkeypatch.setattr("rucio_cs3.ends.TPC_PROBES", known)
+    monkeypatch.setattr("rucio_cs3.transfers.ends.TPC_PROBES", known)
     root = scene.source.storage.endpoint.root
     for site in (scene.source, scene.destination):
         known.note(site.storage.endpoint.webdav.url(Reference(root)), speaks=True)

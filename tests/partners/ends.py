@@ -13,14 +13,14 @@ from rucio_cs3.cs3 import BasicProvider, BearerProvider, CS3Storage, Endpoint, S
 from rucio_cs3.cs3.auth import CredentialProvider
 from rucio_cs3.cs3.config import Proof, WebDAVSite
 from rucio_cs3.cs3.reference import MountRoot
-from rucio_cs3.ends import CS3End, End
-from rucio_cs3.modes import Mode, Wish
 from rucio_cs3.sandbox.cloud import EmbeddedCloud
 from rucio_cs3.sandbox.reva import RevaSite
 from rucio_cs3.sandbox.xrootd import XRootDSite
-from rucio_cs3.site_tokens import SiteTokens
-from rucio_cs3.transfers import Job, Outcome, transfer_one
-from rucio_cs3.webdav_end import WebDAVEnd
+from rucio_cs3.transfers.ends import CS3End, End
+from rucio_cs3.transfers.ladder import Job, Outcome, transfer_one
+from rucio_cs3.transfers.modes import Mode, Wish
+from rucio_cs3.transfers.site_tokens import SiteTokens
+from rucio_cs3.transfers.webdav_end import WebDAVEnd
 
 #: Long enough for a loaded machine, short enough that a case which hangs is seen.
 TIMEOUTS = Timeouts(call_s=20.0, operation_s=40.0, connect_s=10.0, idle_s=30.0, processing_s=20.0)

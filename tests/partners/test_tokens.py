@@ -18,11 +18,11 @@ import pytest
 from rucio_cs3.cs3 import BasicProvider, BearerProvider, Secret, errors
 from rucio_cs3.cs3.auth import LENT_LIFE_S, CredentialProvider
 from rucio_cs3.cs3.data_gateway import HTTPClient
-from rucio_cs3.ends import CS3End, End
-from rucio_cs3.modes import Mode, Wish
 from rucio_cs3.sandbox.cloud import EmbeddedCloud
 from rucio_cs3.sandbox.xrootd import XRootDSite
-from rucio_cs3.transfers import State
+from rucio_cs3.transfers.ends import CS3End, End
+from rucio_cs3.transfers.ladder import State
+from rucio_cs3.transfers.modes import Mode, Wish
 from tests.partners.ends import (
     CONTENT,
     Partner,

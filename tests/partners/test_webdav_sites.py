@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rucio_cs3.cs3 import BearerProvider, Secret, errors
-from rucio_cs3.modes import Mode, Wish
 from rucio_cs3.sandbox.reva import RevaSite
-from rucio_cs3.transfers import State
+from rucio_cs3.transfers.ladder import State
+from rucio_cs3.transfers.modes import Mode, Wish
 from tests.partners.ends import CONTENT, Partner, Seen, of_cloud, plain_site, transfer, webdav_end
 
 pytestmark = pytest.mark.reva

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rucio_cs3.cs3 import errors
-from rucio_cs3.modes import Mode, Wish
 from rucio_cs3.sandbox.xrootd import XRootDSite
-from rucio_cs3.transfers import State
+from rucio_cs3.transfers.ladder import State
+from rucio_cs3.transfers.modes import Mode, Wish
 from tests.partners.ends import CONTENT, Partner, Seen, of_xrootd, transfer
 
 pytestmark = [pytest.mark.xrootd, pytest.mark.reva]

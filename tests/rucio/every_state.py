@@ -50,8 +50,8 @@ def fill(tag: str) -> tuple[str, str]:
     from rucio.db.sqla.session import db_session
     from sqlalchemy import insert
 
-    from rucio_cs3.modes import Mode
     from rucio_cs3.progress import POSTPONED_KEY, Progress, written
+    from rucio_cs3.transfers.modes import Mode
 
     now = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None)
     account, scope = InternalAccount("root"), InternalScope(f"s{tag}")

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from rucio_cs3 import transfer_log
+from rucio_cs3.agent import transfer_log
 from rucio_cs3.sandbox.cloud import EmbeddedCloud
 from rucio_cs3.sandbox.ports import free_port
 from rucio_cs3.sandbox.processes import ChildProcess

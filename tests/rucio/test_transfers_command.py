@@ -292,7 +292,7 @@ from rucio.db.sqla import models
 from rucio.db.sqla.constants import AccountType, DatabaseOperationType, IdentityType, LockState, RequestState, RuleState
 from rucio.db.sqla.session import db_session
 from sqlalchemy import update
-from rucio_cs3.modes import Mode
+from rucio_cs3.transfers.modes import Mode
 from rucio_cs3.progress import Progress, written
 
 tag, password = sys.argv[1:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rucio_cs3.amounts import size, span
+from rucio_cs3.listing.amounts import size, span
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from rucio_cs3 import copies
-from rucio_cs3.copies import COPIES, Copy
 from rucio_cs3.cs3 import errors, tpc
 from rucio_cs3.cs3.markers import Marker
-from rucio_cs3.modes import Mode
+from rucio_cs3.transfers import copies
+from rucio_cs3.transfers.copies import COPIES, Copy
+from rucio_cs3.transfers.modes import Mode
 from tests.unit.transfer_world import CONTENT, OTHER, MemoryEnd, adler32
 
 SUMS = {"adler32": adler32(CONTENT)}

@@ -10,14 +10,14 @@ from dataclasses import replace
 
 import pytest
 
-from rucio_cs3.copies import Progress
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.config import Proof
 from rucio_cs3.cs3.resources import FileInfo
 from rucio_cs3.cs3.streams import UploadBody
-from rucio_cs3.modes import Mode
-from rucio_cs3.removal import remove_copied
-from rucio_cs3.transfers import ClaimLost, Outcome, RequestGone, State, Stopping
+from rucio_cs3.transfers.copies import Progress
+from rucio_cs3.transfers.ladder import ClaimLost, Outcome, RequestGone, State, Stopping
+from rucio_cs3.transfers.modes import Mode
+from rucio_cs3.transfers.removal import remove_copied
 from tests.unit.transfer_world import CONTENT, OTHER, MemoryEnd, ThirdParty, World, copied, fails, must_not_copy, writes
 
 # -- failures ---------------------------------------------------------------------------------------------

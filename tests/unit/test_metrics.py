@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from rucio_cs3.cs3 import errors
-from rucio_cs3.modes import Mode
-from rucio_cs3.transfers import Outcome, State
+from rucio_cs3.transfers.ladder import Outcome, State
+from rucio_cs3.transfers.modes import Mode
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     from tests.unit.rucio_client import configure
 
     configure(tmp_path, monkeypatch)
-    from rucio_cs3 import metrics
+    from rucio_cs3.agent import metrics
 
     return metrics
 
@@ -94,7 +94,7 @@ def test_what_never_happened_is_zero(tmp_path: Path) -> None:
     assert 'rucio_cs3_transfers_total{mode="pull",outcome="done"} 0.0' in done.stdout.splitlines()
 
 
-_SHOW = "import rucio_cs3.metrics, prometheus_client as p; print(p.generate_latest().decode())"
+_SHOW = "import rucio_cs3.agent.metrics, prometheus_client as p; print(p.generate_latest().decode())"
 
 
 def test_the_queue(metrics: Any) -> None:

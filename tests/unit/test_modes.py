@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from rucio_cs3 import modes
 from rucio_cs3.cs3 import errors
-from rucio_cs3.modes import Mode, Wish, agree, in_order
+from rucio_cs3.transfers import modes
+from rucio_cs3.transfers.modes import Mode, Wish, agree, in_order
 
 PULL, PUSH, RELAY = Mode.PULL, Mode.PUSH, Mode.RELAY
 WISHES: tuple[Wish, ...] = ("auto", "pull", "push", "relay")

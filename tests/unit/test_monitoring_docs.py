@@ -11,11 +11,11 @@ from pathlib import Path
 import click
 import pytest
 
-from rucio_cs3 import transfer_log
-from rucio_cs3.listing import Count, Listing, Stage, Transfer
-from rucio_cs3.modes import Mode
-from rucio_cs3.transfer_log import Subject
-from rucio_cs3.transfers import Outcome, State
+from rucio_cs3.agent import transfer_log
+from rucio_cs3.agent.transfer_log import Subject
+from rucio_cs3.listing.entries import Count, Listing, Stage, Transfer
+from rucio_cs3.transfers.ladder import Outcome, State
+from rucio_cs3.transfers.modes import Mode
 from tests.unit.test_docs import DOCS, blocks, rows, section
 
 PAGE = DOCS / "monitoring.md"
@@ -98,7 +98,7 @@ def test_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configure(tmp_path, monkeypatch)
     from prometheus_client import REGISTRY
 
-    from rucio_cs3 import metrics
+    from rucio_cs3.agent import metrics
 
     metrics.finished(Outcome(state=State.FAILED, mode=Mode.PULL), 1, 1.0)
     metrics.finished(Outcome(state=State.DONE, mode=Mode.PULL, copied=True), 1, 1.0)

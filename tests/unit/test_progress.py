@@ -7,8 +7,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from rucio_cs3.modes import Mode
 from rucio_cs3.progress import KEY, MAX_CHARACTERS, POSTPONED_KEY, Progress, read, times_put_off, written
+from rucio_cs3.transfers.modes import Mode
 
 STARTED = datetime(2024, 5, 1, 10, 0, 0)
 PROGRESS = Progress(

@@ -21,11 +21,12 @@ from rucio.common import exception
 from rucio.rse import rsemanager
 from rucio.rse.protocols.protocol import RSEProtocol
 
-from rucio_cs3 import ends, transfers
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.reference import SCHEMES
 from rucio_cs3.protocol import UNLIMITED_BYTES, UPLOAD_SUFFIX, Default, NoRename, rucio_exception
 from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud
+from rucio_cs3.transfers import ends
+from rucio_cs3.transfers import ladder as transfers
 
 BASE = "davs://cloud.test:443/remote.php/webdav/rucio"
 CONTENT = b"physics" * 1000
@@ -246,6 +247,8 @@ MEANINGS = {
 
 
 def all_errors(kind: type[errors.CS3Error] = errors.CS3Error) -> set[type[errors.CS3Error]]:
+    if kind.__name__.startswith("_"):
+        return set()  # a module's own, which it catches itself
     return {kind}.union(*(all_errors(one) for one in kind.__subclasses__()))
 
 

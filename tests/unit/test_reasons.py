@@ -6,7 +6,7 @@ import pytest
 
 from rucio_cs3 import reasons
 from rucio_cs3.cs3 import errors
-from rucio_cs3.jobs import Outcome, State
+from rucio_cs3.transfers.jobs import Outcome, State
 
 ROOM = 200
 

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from rucio_cs3.scheduling import Candidate, Caps, Link, Schedule
+from rucio_cs3.agent.scheduling import Candidate, Caps, Link, Schedule
 
 START = datetime(2030, 1, 1)
 A, B, C, D = "a:443", "b:443", "c:443", "d:443"

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from rucio_cs3 import transfer_log
+from rucio_cs3.agent import transfer_log
+from rucio_cs3.agent.transfer_log import Subject
 from rucio_cs3.cs3 import errors
-from rucio_cs3.modes import Mode
-from rucio_cs3.transfer_log import Subject
-from rucio_cs3.transfers import Outcome, State
+from rucio_cs3.transfers.ladder import Outcome, State
+from rucio_cs3.transfers.modes import Mode
 
 SUBJECT = Subject(
     request_id="b1946ac92492d2347c6235b4d2611184",

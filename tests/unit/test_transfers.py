@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from rucio_cs3.copies import Progress
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.config import Proof
-from rucio_cs3.ends import NothingToLend
-from rucio_cs3.modes import Mode, Wish
-from rucio_cs3.proof import _LATE_S
-from rucio_cs3.transfers import ClaimLost, Job, Outcome, State
+from rucio_cs3.transfers.copies import Progress
+from rucio_cs3.transfers.ends import NothingToLend
+from rucio_cs3.transfers.ladder import ClaimLost, Job, Outcome, State
+from rucio_cs3.transfers.modes import Mode, Wish
+from rucio_cs3.transfers.proof import _LATE_S
 from tests.unit.transfer_world import CONTENT, OTHER, World, adler32, copied, fails, must_not_copy, writes
 
 # -- it works ---------------------------------------------------------------------------------------------

@@ -23,10 +23,10 @@ from rucio_cs3.cs3.config import WebDAVSite
 from rucio_cs3.cs3.data_gateway import HTTPClient
 from rucio_cs3.cs3.reference import MountRoot
 from rucio_cs3.cs3.streams import Reader, UploadBody
-from rucio_cs3.ends import NothingToLend
-from rucio_cs3.site_tokens import SiteTokens, _is_good_for
-from rucio_cs3.transfers import ClaimLost, Job, State, transfer_one
-from rucio_cs3.webdav_end import WebDAVEnd
+from rucio_cs3.transfers.ends import NothingToLend
+from rucio_cs3.transfers.ladder import ClaimLost, Job, State, transfer_one
+from rucio_cs3.transfers.site_tokens import SiteTokens, _is_good_for
+from rucio_cs3.transfers.webdav_end import WebDAVEnd
 from tests.recording_site import MULTISTATUS, Answer, Asked, RecordingSite
 from tests.unit.transfer_world import MemoryEnd, Notes, PaperClaim
 
@@ -315,7 +315,7 @@ def test_a_refused_body_is_not_sent(site: RecordingSite) -> None:
 @pytest.mark.parametrize("whose", ["a-part", "somebody-elses", "whole"])
 @pytest.mark.parametrize("status", [500, 502])
 def test_what_a_failed_upload_leaves_is_not_removed_here(site: RecordingSite, status: int, whose: str) -> None:
-    """It may be another agent's by now; rucio_cs3.transfers asks the claim first."""
+    """It may be another agent's by now; rucio_cs3.transfers.ladder asks the claim first."""
     left = {"a-part": CONTENT[:1000], "somebody-elses": b"another file", "whole": CONTENT}[whose]
 
     def script(asked: Asked) -> Answer | None:

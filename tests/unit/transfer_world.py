@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from rucio_cs3 import copies
-from rucio_cs3.copies import Progress
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.config import Proof, Site
 from rucio_cs3.cs3.data_gateway import HTTPClient
 from rucio_cs3.cs3.reference import MountRoot, Reference
 from rucio_cs3.cs3.resources import FileInfo
 from rucio_cs3.cs3.streams import Reader, UploadBody
-from rucio_cs3.ends import End
-from rucio_cs3.modes import Mode, Wish
-from rucio_cs3.transfers import Job, Outcome, transfer_one
+from rucio_cs3.transfers import copies
+from rucio_cs3.transfers.copies import Progress
+from rucio_cs3.transfers.ends import End
+from rucio_cs3.transfers.ladder import Job, Outcome, transfer_one
+from rucio_cs3.transfers.modes import Mode, Wish
 
 CONTENT = b"physics" * 100
 OTHER = b"X" * len(CONTENT)
@@ -232,7 +232,7 @@ def make_world(monkeypatch: pytest.MonkeyPatch) -> World:
         world.pushes(world, progress)
 
     monkeypatch.setattr(copies, "COPIES", {Mode.PULL: pull, Mode.PUSH: push, Mode.RELAY: copies.COPIES[Mode.RELAY]})
-    monkeypatch.setattr("rucio_cs3.transfers.time.sleep", world.pauses.append)
+    monkeypatch.setattr("rucio_cs3.transfers.ladder.time.sleep", world.pauses.append)
     return world
 
 

@@ -12,9 +12,9 @@ from rucio.db.sqla import models
 from sqlalchemy import event, text
 from sqlalchemy.engine import Engine
 
-from rucio_cs3 import claims
-from rucio_cs3.database import reading
-from rucio_cs3.queue import ALL, WINDOW, YOUNG_ROWS, Queue, Share
+from rucio_cs3.agent import claims
+from rucio_cs3.agent.database import reading
+from rucio_cs3.agent.queue import ALL, WINDOW, YOUNG_ROWS, Queue, Share
 from rucio_cs3.sandbox import full_queue
 
 SHORT, LONG = 12_000, 50_000

@@ -35,7 +35,7 @@ _WAITING = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
 
 def claimant(pipe: Connection) -> None:
     """One agent's side: tries to take the rows that it is shown, and says which it got."""
-    from rucio_cs3 import claims
+    from rucio_cs3.agent import claims
 
     pipe.send("ready")
     while (ids := pipe.recv()) is not None:

@@ -20,15 +20,17 @@ from rucio.db.sqla.constants import DatabaseOperationType, RequestState
 from rucio.db.sqla.session import db_session
 from sqlalchemy import delete, update
 
-from rucio_cs3 import agent, claims, database, dispatcher, execution, hops, progress
+from rucio_cs3 import progress
+from rucio_cs3.agent import claims, database, dispatcher, execution, hops
+from rucio_cs3.agent import daemon as agent
+from rucio_cs3.agent.database import utc_now
+from rucio_cs3.agent.options import Options, configured
+from rucio_cs3.agent.sites import Site
 from rucio_cs3.cs3 import FileInfo, Reference, errors
 from rucio_cs3.cs3.reference import MountRoot
-from rucio_cs3.database import utc_now
-from rucio_cs3.ends import CS3End
-from rucio_cs3.jobs import Job, Outcome, RequestGone, State, Stopping
-from rucio_cs3.modes import Mode
-from rucio_cs3.options import Options, configured
-from rucio_cs3.sites import Site
+from rucio_cs3.transfers.ends import CS3End
+from rucio_cs3.transfers.jobs import Job, Outcome, RequestGone, State, Stopping
+from rucio_cs3.transfers.modes import Mode
 
 if TYPE_CHECKING:
     from tests.rucio.inside.rucio_queue import Queue

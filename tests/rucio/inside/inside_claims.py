@@ -18,12 +18,13 @@ from rucio.db.sqla.constants import DatabaseOperationType, ReplicaState, Request
 from rucio.db.sqla.session import db_session
 from sqlalchemy import update
 
-from rucio_cs3 import claims, database, progress
+from rucio_cs3 import progress
+from rucio_cs3.agent import claims, database
+from rucio_cs3.agent.database import utc_now
 from rucio_cs3.cs3 import errors
-from rucio_cs3.database import utc_now
-from rucio_cs3.jobs import ClaimLost, RequestGone, Stopping
-from rucio_cs3.modes import Mode
 from rucio_cs3.progress import Progress
+from rucio_cs3.transfers.jobs import ClaimLost, RequestGone, Stopping
+from rucio_cs3.transfers.modes import Mode
 
 if TYPE_CHECKING:
     from tests.rucio.inside.rucio_queue import Queue
@@ -339,7 +340,7 @@ def test_removal_waits_for_a_database_that_is_away(row: dict[str, Any], monkeypa
             yield session
 
     monkeypatch.setattr(claims, "reading", reading)
-    monkeypatch.setattr("rucio_cs3.claims.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("rucio_cs3.agent.claims.time.sleep", lambda seconds: None)
     claim.allow_removal()
     assert failures == []
 
@@ -356,6 +357,6 @@ def test_removal_is_refused_when_the_lease_ends_before_the_database_is_back(
         yield
 
     monkeypatch.setattr(claims, "reading", reading)
-    monkeypatch.setattr("rucio_cs3.claims.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("rucio_cs3.agent.claims.time.sleep", lambda seconds: None)
     with pytest.raises(ClaimLost):
         claim.allow_removal()

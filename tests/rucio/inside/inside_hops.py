@@ -18,12 +18,13 @@ from rucio.db.sqla.session import db_session
 from rucio.rse import RSE_REGION
 from sqlalchemy import update
 
-from rucio_cs3 import hops, rses
+from rucio_cs3 import rses
+from rucio_cs3.agent import hops
+from rucio_cs3.agent.sites import Sites
 from rucio_cs3.cs3 import errors
-from rucio_cs3.ends import CS3End
 from rucio_cs3.sandbox.cloud import EmbeddedCloud
-from rucio_cs3.sites import Sites
-from rucio_cs3.webdav_end import WebDAVEnd
+from rucio_cs3.transfers.ends import CS3End
+from rucio_cs3.transfers.webdav_end import WebDAVEnd
 
 if TYPE_CHECKING:
     from tests.rucio.inside.rucio_queue import Queue

@@ -15,9 +15,9 @@ from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session, get_engine
 from sqlalchemy import delete, event, text, update
 
-from rucio_cs3 import listing_database
-from rucio_cs3.listing import Count, Listing, Stage, Transfer, UnknownName, Wanted
-from rucio_cs3.modes import Mode
+from rucio_cs3.listing import database
+from rucio_cs3.listing.entries import Count, Listing, Stage, Transfer, UnknownName, Wanted
+from rucio_cs3.transfers.modes import Mode
 from tests.rucio.every_state import EXPECTED, RATE, REASON, SIZE, fill
 
 ON_SQLITE = get_engine().dialect.name == "sqlite"
@@ -34,7 +34,7 @@ def rses() -> Iterator[tuple[str, str]]:
 
 
 def look(rses: tuple[str, str], **wanted: Any) -> Listing:
-    return listing_database.look(Wanted(**{"destination": rses[1], **wanted}))
+    return database.look(Wanted(**{"destination": rses[1], **wanted}))
 
 
 def one(listing: Listing, name: str) -> Transfer:
@@ -112,7 +112,7 @@ def test_filters(rses: tuple[str, str]) -> None:
     chosen = everything - {"throttled", "preparing", "queued", "no-sources"}
 
     def names(**wanted: Any) -> set[str]:
-        return {t.name for t in listing_database.look(Wanted(**wanted)).transfers}
+        return {t.name for t in database.look(Wanted(**wanted)).transfers}
 
     assert names(rse=destination) == everything
     assert names(rse=source) == names(source=source) == chosen
@@ -133,7 +133,7 @@ def test_filters(rses: tuple[str, str]) -> None:
 @pytest.mark.parametrize("wanted", [Wanted(rse="NOWHERE"), Wanted(source="NOWHERE"), Wanted(destination="NOWHERE")])
 def test_an_rse_that_is_not_there(wanted: Wanted) -> None:
     with pytest.raises(UnknownName, match="Rucio has no RSE NOWHERE"):
-        listing_database.look(wanted)
+        database.look(wanted)
 
 
 def test_limit_is_of_each_stage_and_counts_are_of_all(rses: tuple[str, str]) -> None:
@@ -146,7 +146,7 @@ def test_limit_is_of_each_stage_and_counts_are_of_all(rses: tuple[str, str]) -> 
 
 
 def test_more_than_the_window_is_said(rses: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing_database, "WINDOW", 2)
+    monkeypatch.setattr(database, "WINDOW", 2)
     counts = look(rses, limit=5).counts
     assert counts[Stage.WAITING] == Count(number=2, at_least=True)
     assert str(counts[Stage.WAITING]) == "2+"
@@ -162,8 +162,8 @@ def test_only_the_end_of_the_history_is_read(rses: tuple[str, str], monkeypatch:
     now, archived = {"done", "failed"}, {"failed-archived", "no-sources", "done-archived", "done-long-ago"}
     assert names() == now | archived
     # The last two rows that were archived; and of pages none.
-    monkeypatch.setattr(listing_database, "_TAIL_ROWS", 2)
-    monkeypatch.setattr(listing_database, "_TAIL_PAGES", 0)
+    monkeypatch.setattr(database, "_TAIL_ROWS", 2)
+    monkeypatch.setattr(database, "_TAIL_PAGES", 0)
     assert names() == (now | {"done-archived", "done-long-ago"} if ON_SQLITE else now)
     # An index that somebody made is better.
     table = models.RequestHistory.__table__
@@ -192,7 +192,7 @@ def statements() -> Iterator[list[tuple[str, Any]]]:
 
 
 def test_requests_are_found_by_an_index(rses: tuple[str, str], statements: list[tuple[str, Any]]) -> None:
-    listing_database.look(Wanted())
+    database.look(Wanted())
     tables = {table: table.__table__.fullname for table in (models.Request, models.RequestHistory)}
     with get_engine().connect() as connection:
         if not ON_SQLITE:

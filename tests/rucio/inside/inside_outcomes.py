@@ -17,13 +17,13 @@ from rucio.db.sqla.session import db_session
 from sqlalchemy import event, insert, select, update
 from sqlalchemy.engine import Engine
 
-from rucio_cs3 import claims, outcomes
+from rucio_cs3.agent import claims, outcomes
+from rucio_cs3.agent.database import utc_now, writing
+from rucio_cs3.agent.outcomes import Finished, Recorded, Verdict
 from rucio_cs3.cs3 import errors
-from rucio_cs3.database import utc_now, writing
-from rucio_cs3.jobs import Outcome, State, Stopping
-from rucio_cs3.modes import Mode
-from rucio_cs3.outcomes import Finished, Recorded, Verdict
 from rucio_cs3.progress import POSTPONED_KEY
+from rucio_cs3.transfers.jobs import Outcome, State, Stopping
+from rucio_cs3.transfers.modes import Mode
 from rucio_cs3.transfertool import CS3TransferStatusReport
 
 if TYPE_CHECKING:
@@ -297,7 +297,7 @@ class Database:
 
 @pytest.fixture
 def database(monkeypatch: pytest.MonkeyPatch) -> Database:
-    from rucio_cs3 import reporting
+    from rucio_cs3.agent import reporting
 
     found = Database(writing)
     monkeypatch.setattr(reporting, "writing", found)
@@ -309,8 +309,8 @@ def test_reports_wait_for_a_database_that_is_away(
 ) -> None:
     from rucio.common.exception import DatabaseException
 
-    from rucio_cs3 import database as module
-    from rucio_cs3 import reporting
+    from rucio_cs3.agent import database as module
+    from rucio_cs3.agent import reporting
 
     database.failures = [DatabaseException("away")] * 3
     monkeypatch.setattr(module, "_PAUSES_S", (0.01,))
@@ -330,7 +330,7 @@ def test_reports_wait_for_a_database_that_is_away(
 def test_one_that_cannot_be_written_does_not_keep_back_the_others(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rucio_cs3 import reporting
+    from rucio_cs3.agent import reporting
 
     broken, sound = claimed(queue, "broken", "sound")
     real = outcomes.record
@@ -353,7 +353,7 @@ def test_one_that_cannot_be_written_does_not_keep_back_the_others(
 
 
 def test_what_is_gone_is_handed_to_whoever_removes_it(queue: Queue) -> None:
-    from rucio_cs3 import reporting
+    from rucio_cs3.agent import reporting
 
     rule_id = queue.ask("f")
     queue.submit()

@@ -12,10 +12,10 @@ from rucio.db.sqla.constants import DatabaseOperationType, DIDType, RequestState
 from rucio.db.sqla.session import db_session
 from sqlalchemy import delete, insert, text, update
 
-from rucio_cs3 import queue as agents_queue
-from rucio_cs3.database import reading, utc_now
-from rucio_cs3.queue import Look, Queue, Share, count
-from rucio_cs3.scheduling import Link
+from rucio_cs3.agent import queue as agents_queue
+from rucio_cs3.agent.database import reading, utc_now
+from rucio_cs3.agent.queue import Look, Queue, Share, count
+from rucio_cs3.agent.scheduling import Link
 
 if TYPE_CHECKING:
     from tests.rucio.inside.rucio_queue import Queue as RucioQueue

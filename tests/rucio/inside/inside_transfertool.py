@@ -19,9 +19,9 @@ from rucio.db.sqla.constants import DatabaseOperationType, RequestState, Request
 from rucio.db.sqla.session import db_session
 from sqlalchemy import update
 
-from rucio_cs3 import claims
-from rucio_cs3.jobs import RequestGone
+from rucio_cs3.agent import claims
 from rucio_cs3.reasons import ERR_MSG_MAX_BYTES
+from rucio_cs3.transfers.jobs import RequestGone
 from rucio_cs3.transfertool import EXTERNAL_HOST, CS3TransferStatusReport, CS3Transfertool
 
 if TYPE_CHECKING:

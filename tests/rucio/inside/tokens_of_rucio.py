@@ -15,9 +15,10 @@ from rucio.core.topology import Topology
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 
-from rucio_cs3 import hops, partners, rse_credentials, rses
+from rucio_cs3 import partners, rse_credentials, rses
+from rucio_cs3.agent import hops
+from rucio_cs3.agent.sites import Sites
 from rucio_cs3.cs3 import errors
-from rucio_cs3.sites import Sites
 
 if TYPE_CHECKING:
     from tests.rucio.inside.rucio_queue import Queue

@@ -23,11 +23,11 @@ from rucio.rse import rsemanager
 
 from rucio_cs3 import partners, rse_credentials, rses
 from rucio_cs3.cs3 import errors
-from rucio_cs3.ends import CS3End, End
 from rucio_cs3.partners import Kind
 from rucio_cs3.protocol import Default
-from rucio_cs3.site_tokens import SiteTokens
-from rucio_cs3.webdav_end import WebDAVEnd
+from rucio_cs3.transfers.ends import CS3End, End
+from rucio_cs3.transfers.site_tokens import SiteTokens
+from rucio_cs3.transfers.webdav_end import WebDAVEnd
 
 #: For how long a change of an RSE's settings or credentials may go unnoticed, in seconds; Rucio's daemons keep what
 #: they know of an RSE as long.

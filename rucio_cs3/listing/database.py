@@ -21,7 +21,7 @@ from sqlalchemy import ColumnElement, Select, Subquery, and_, desc, func, inspec
 from sqlalchemy.exc import NoSuchTableError
 
 from rucio_cs3 import progress
-from rucio_cs3.listing import Count, Listing, Stage, Transfer, UnknownName, Wanted, reason_of
+from rucio_cs3.listing.entries import Count, Listing, Stage, Transfer, UnknownName, Wanted, reason_of
 
 #: Most rows that are looked at for one stage.
 WINDOW = 10_000
@@ -29,7 +29,7 @@ WINDOW = 10_000
 #: How much of the end of the history is read: rows in SQLite, pages of the table (8 KiB each) in PostgreSQL.
 _TAIL_ROWS, _TAIL_PAGES = 20_000, 4096
 
-#: A row that an agent works on was changed within the longest lease; see :mod:`rucio_cs3.claims`.
+#: A row that an agent works on was changed within the longest lease; see :mod:`rucio_cs3.agent.claims`.
 _LONGEST_LEASE = timedelta(hours=1)
 
 _STATES: Mapping[Stage, tuple[RequestState, ...]] = {

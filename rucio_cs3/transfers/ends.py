@@ -1,8 +1,8 @@
 """The two ends of a transfer: one file at one site, with all that a transfer asks of it; knows no Rucio.
 
-:class:`End` is what :mod:`rucio_cs3.transfers` and :mod:`rucio_cs3.copies` use. There are two kinds: a CS3 cloud
-(:class:`CS3End`, here), and any other WebDAV site, which is reached over HTTP only
-(:class:`rucio_cs3.webdav_end.WebDAVEnd`). :mod:`rucio_cs3.hops` makes them from a row of Rucio's.
+:class:`End` is what :mod:`rucio_cs3.transfers.ladder` and :mod:`rucio_cs3.transfers.copies` use. There are two kinds: a
+CS3 cloud (:class:`CS3End`, here), and any other WebDAV site, which is reached over HTTP only
+(:class:`rucio_cs3.transfers.webdav_end.WebDAVEnd`). :mod:`rucio_cs3.agent.hops` makes them from a row of Rucio's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.resources import FileInfo
 from rucio_cs3.cs3.storage import CS3Storage
 from rucio_cs3.cs3.streams import Reader, UploadBody
-from rucio_cs3.modes import Wish
+from rucio_cs3.transfers.modes import Wish
 
 
 class End(Protocol):

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from rucio.core.monitor import MetricManager
 
-from rucio_cs3.modes import Mode
-from rucio_cs3.transfers import Outcome, State
+from rucio_cs3.transfers.ladder import Outcome, State
+from rucio_cs3.transfers.modes import Mode
 
 _METRICS = MetricManager(prefix="rucio_cs3")
 

@@ -25,10 +25,10 @@ from rucio.db.sqla.constants import ReplicaState, RequestState
 from sqlalchemy import BindParameter, bindparam, or_, select, update
 
 from rucio_cs3 import progress
+from rucio_cs3.agent.database import CHUNK_ROWS, FAILURES, first_line, lock_rows, reading, utc_now, writing
 from rucio_cs3.cs3 import errors
-from rucio_cs3.database import CHUNK_ROWS, FAILURES, first_line, lock_rows, reading, utc_now, writing
-from rucio_cs3.jobs import ClaimLost, RequestGone, Stopping
 from rucio_cs3.progress import Progress
+from rucio_cs3.transfers.jobs import ClaimLost, RequestGone, Stopping
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -100,7 +100,7 @@ def take(
 ) -> list[RowClaim]:
     """Claim rows, and note that their transfers start now; in one transaction.
 
-    :param ids: at most :data:`~rucio_cs3.database.CHUNK_ROWS`.
+    :param ids: at most :data:`~rucio_cs3.agent.database.CHUNK_ROWS`.
     :param lease: at least two seconds.
     :param stopping: see :class:`RowClaim`.
     :returns: those that were free: not cancelled, not another agent's, not locked by anybody.
@@ -159,7 +159,7 @@ def _keep(held: Sequence[tuple[RowClaim, Progress | None]]) -> None:
 
 
 class RowClaim:
-    """One agent's claim of one row; :class:`rucio_cs3.jobs.Claim` for a transfer. Made by :func:`take`.
+    """One agent's claim of one row; :class:`rucio_cs3.transfers.jobs.Claim` for a transfer. Made by :func:`take`.
 
     :param row: all columns as they were before the claim, and ``sources``, which is what Rucio's ``get_sources`` gives.
     :param until: end of the lease.
@@ -192,7 +192,7 @@ class RowClaim:
     # -- what a transfer asks -------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """As of the last renewal; see :class:`rucio_cs3.jobs.Claim`."""
+        """As of the last renewal; see :class:`rucio_cs3.transfers.jobs.Claim`."""
         if self._loss is RequestGone:
             raise RequestGone("the request was cancelled in Rucio", operation="Transfer", target=self.request_id)
         if self._loss is ClaimLost:
@@ -206,7 +206,7 @@ class RowClaim:
 
     def confirm(self) -> None:
         """Nothing is asked here for one transfer alone: the report looks at the row, together with those of many others
-        and under a lock, and a file that turns out to be nobody's is removed then (:mod:`rucio_cs3.reporting`).
+        and under a lock, and a file that turns out to be nobody's is removed then (:mod:`rucio_cs3.agent.reporting`).
         """
         try:
             self.check()
@@ -215,8 +215,8 @@ class RowClaim:
             return
 
     def allow_removal(self) -> None:
-        """See :class:`rucio_cs3.jobs.Claim`. Waits for a database that is away, until the lease is over, and for
-        :data:`LEASE` at most: a database that answers others may still refuse this question for good.
+        """See :class:`rucio_cs3.transfers.jobs.Claim`. Waits for a database that is away, until the lease is over, and
+        for :data:`LEASE` at most: a database that answers others may still refuse this question for good.
         """
         give_up_at = time.monotonic() + LEASE.total_seconds()
         while True:

@@ -1,10 +1,10 @@
 """The agents' queue in Rucio's table ``requests``: looks that cost the same with a thousand and with a million rows.
 
 The queue are the rows in state SUBMITTED with transfertool ``cs3`` that no agent has claimed
-(:mod:`rucio_cs3.claims`). Rucio's index on ``(request_type, state, updated_at)`` has them in the order of their last
-change, and a look reads a bounded piece of it: from the old end, from the young end, or from anywhere between. Rucio's
-own ``get_and_mark_next`` has IN lists where this has equations; the databases then sort the whole queue for each look
-(41.5.1 on PostgreSQL 15: 0.06 s for a thousand rows, 1.2 s for a million; this: 0.01 s for both).
+(:mod:`rucio_cs3.agent.claims`). Rucio's index on ``(request_type, state, updated_at)`` has them in the order of their
+last change, and a look reads a bounded piece of it: from the old end, from the young end, or from anywhere between.
+Rucio's own ``get_and_mark_next`` has IN lists where this has equations; the databases then sort the whole queue for
+each look (41.5.1 on PostgreSQL 15: 0.06 s for a thousand rows, 1.2 s for a million; this: 0.01 s for both).
 
 **What that means for priorities.** :class:`Queue` looks at the oldest :data:`WINDOW` rows, at the youngest
 :data:`YOUNG_ROWS`, and, where there are more than that, at one more piece of the middle each time. Among all of these
@@ -27,10 +27,10 @@ from rucio.db.sqla import filter_thread_work, models
 from rucio.db.sqla.constants import RequestState, RequestType
 from sqlalchemy import ColumnElement, Select, case, func, or_, select
 
-from rucio_cs3.claims import latest_lease
-from rucio_cs3.database import utc_now
+from rucio_cs3.agent.claims import latest_lease
+from rucio_cs3.agent.database import utc_now
+from rucio_cs3.agent.scheduling import Candidate, Link
 from rucio_cs3.policy import TRANSFERTOOL
-from rucio_cs3.scheduling import Candidate, Link
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

@@ -27,16 +27,16 @@ from typing import Any
 
 from rucio.core.topology import ExpiringObjectCache, Topology
 
-from rucio_cs3 import claims, metrics
-from rucio_cs3.database import CHUNK_ROWS, FAILURES, Absence, reading, utc_now
-from rucio_cs3.execution import Running, Threads, perform
-from rucio_cs3.jobs import Outcome, State
-from rucio_cs3.options import Options
-from rucio_cs3.outcomes import Finished
+from rucio_cs3.agent import claims, metrics
+from rucio_cs3.agent.database import CHUNK_ROWS, FAILURES, Absence, reading, utc_now
+from rucio_cs3.agent.execution import Running, Threads, perform
+from rucio_cs3.agent.options import Options
+from rucio_cs3.agent.outcomes import Finished
+from rucio_cs3.agent.queue import Queue, Share, count
+from rucio_cs3.agent.reporting import Reporter
+from rucio_cs3.agent.scheduling import Candidate, Caps, Schedule
 from rucio_cs3.progress import Progress
-from rucio_cs3.queue import Queue, Share, count
-from rucio_cs3.reporting import Reporter
-from rucio_cs3.scheduling import Candidate, Caps, Schedule
+from rucio_cs3.transfers.jobs import Outcome, State
 
 LoggerFunction = Callable[..., Any]
 

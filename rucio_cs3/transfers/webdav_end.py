@@ -1,7 +1,7 @@
 """A file at a plain WebDAV site (dCache, EOS, XRootD, StoRM) as an end of a transfer; knows no Rucio.
 
-The other kind of end is :class:`rucio_cs3.ends.CS3End`. Bytes and names are :mod:`rucio_cs3.cs3.webdav`'s, tokens
-:mod:`rucio_cs3.site_tokens`'.
+The other kind of end is :class:`rucio_cs3.transfers.ends.CS3End`. Bytes and names are :mod:`rucio_cs3.cs3.webdav`'s,
+tokens :mod:`rucio_cs3.transfers.site_tokens`'.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.resources import FileInfo
 from rucio_cs3.cs3.streams import Reader, UploadBody
 from rucio_cs3.cs3.webdav import WebDAVClient
-from rucio_cs3.ends import End
-from rucio_cs3.modes import Wish
-from rucio_cs3.site_tokens import SiteTokens
+from rucio_cs3.transfers.ends import End
+from rucio_cs3.transfers.modes import Wish
+from rucio_cs3.transfers.site_tokens import SiteTokens
 
 _log = logging.getLogger(__name__)
 

@@ -3,9 +3,9 @@
 :func:`record` does for many requests in eight statements what Rucio's receiver does for one in nine
 (``rucio.core.transfer.update_transfer_state``, 41.5.1): state and times of the row, the fate of the hops behind a
 failed one, a message ``transfer-done`` or ``transfer-failed``, and statistics. A test compares the two, row by row and
-message by message; :mod:`rucio_cs3.reporting` falls back to Rucio's own where this one fails.
+message by message; :mod:`rucio_cs3.agent.reporting` falls back to Rucio's own where this one fails.
 
-What was put off (:attr:`~rucio_cs3.jobs.State.POSTPONED`) goes back to the queue here, too. How often that
+What was put off (:attr:`~rucio_cs3.transfers.jobs.State.POSTPONED`) goes back to the queue here, too. How often that
 happened to a request is in its ``attributes`` (:data:`rucio_cs3.progress.POSTPONED_KEY`), because the next agent has to
 know.
 """
@@ -28,10 +28,10 @@ from rucio.db.sqla.constants import RequestState
 from sqlalchemy import BindParameter, bindparam, select, update
 
 from rucio_cs3 import progress, reasons
-from rucio_cs3.claims import RowClaim
-from rucio_cs3.database import lock_rows, utc_now
-from rucio_cs3.jobs import Outcome, State, Stopping
+from rucio_cs3.agent.claims import RowClaim
+from rucio_cs3.agent.database import lock_rows, utc_now
 from rucio_cs3.progress import POSTPONED_KEY
+from rucio_cs3.transfers.jobs import Outcome, State, Stopping
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -134,8 +134,8 @@ class Recorded:
 def record(session: Session, batch: Sequence[Finished]) -> Recorded:
     """Write outcomes into the rows that still carry their claims.
 
-    :param session: of :func:`rucio_cs3.database.writing`; all or nothing of it is to be committed.
-    :param batch: none of them abandoned, at most :data:`~rucio_cs3.database.CHUNK_ROWS`.
+    :param session: of :func:`rucio_cs3.agent.database.writing`; all or nothing of it is to be committed.
+    :param batch: none of them abandoned, at most :data:`~rucio_cs3.agent.database.CHUNK_ROWS`.
     """
     locked = lock_rows(session, [finished.request_id for finished in batch])
     return _Batch(session).record(batch, locked.rows, locked.busy)

@@ -12,18 +12,18 @@ from typing import Any
 
 from rucio.common.exception import RucioException
 
-from rucio_cs3 import metrics, transfer_log
-from rucio_cs3.claims import RowClaim
+from rucio_cs3.agent import metrics, transfer_log
+from rucio_cs3.agent.claims import RowClaim
+from rucio_cs3.agent.database import FAILURES, first_line, utc_now
+from rucio_cs3.agent.hops import Hop, open_hop
+from rucio_cs3.agent.outcomes import Finished
+from rucio_cs3.agent.scheduling import Link
+from rucio_cs3.agent.transfer_log import Subject
+from rucio_cs3.agent.watching import ProgressWatch
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.resources import FileInfo
-from rucio_cs3.database import FAILURES, first_line, utc_now
-from rucio_cs3.hops import Hop, open_hop
-from rucio_cs3.outcomes import Finished
-from rucio_cs3.removal import remove_copied
-from rucio_cs3.scheduling import Link
-from rucio_cs3.transfer_log import Subject
-from rucio_cs3.transfers import Outcome, State, transfer_one
-from rucio_cs3.watching import ProgressWatch
+from rucio_cs3.transfers.ladder import Outcome, State, transfer_one
+from rucio_cs3.transfers.removal import remove_copied
 
 LoggerFunction = Callable[..., Any]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from rucio.common.config import get_config
 
-from rucio_cs3.claims import LEASE, LONGEST_LEASE
-from rucio_cs3.queue import WINDOW
+from rucio_cs3.agent.claims import LEASE, LONGEST_LEASE
+from rucio_cs3.agent.queue import WINDOW
 
 SECTION = "cs3"
 

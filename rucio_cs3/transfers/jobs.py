@@ -1,7 +1,7 @@
 """What a transfer is given and what it gives back: the job, the right to do it, who watches, and the outcome.
 
-Words only. What is done with them is in :mod:`rucio_cs3.transfers`; :mod:`rucio_cs3.hops` makes a :class:`Job` from a
-row of Rucio's, :mod:`rucio_cs3.claims` a :class:`Claim`. Knows no Rucio.
+Words only. What is done with them is in :mod:`rucio_cs3.transfers.ladder`; :mod:`rucio_cs3.agent.hops` makes a
+:class:`Job` from a row of Rucio's, :mod:`rucio_cs3.agent.claims` a :class:`Claim`. Knows no Rucio.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.checksums import normalise
 from rucio_cs3.cs3.resources import FileInfo
-from rucio_cs3.modes import Mode
+from rucio_cs3.transfers.modes import Mode
 
 
 class RequestGone(errors.Cancelled):

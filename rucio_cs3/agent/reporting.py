@@ -3,7 +3,7 @@
 What cannot be told because the database is away stays in memory and is told when it is back. A process that ends
 before that loses nothing either: the claims run out, and the next agent finds each file, proves it and reports.
 
-What is written is in :mod:`rucio_cs3.outcomes`.
+What is written is in :mod:`rucio_cs3.agent.outcomes`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from rucio.core import transfer as transfer_core
 from rucio.db.sqla.constants import RequestState
 
 from rucio_cs3 import reasons
-from rucio_cs3.database import CHUNK_ROWS, FAILURES, Absence, answers, first_line, writing
-from rucio_cs3.jobs import State
-from rucio_cs3.outcomes import Finished, Recorded, Verdict, record
+from rucio_cs3.agent.database import CHUNK_ROWS, FAILURES, Absence, answers, first_line, writing
+from rucio_cs3.agent.outcomes import Finished, Recorded, Verdict, record
+from rucio_cs3.transfers.jobs import State
 from rucio_cs3.transfertool import CS3TransferStatusReport
 
 LoggerFunction = Callable[..., Any]

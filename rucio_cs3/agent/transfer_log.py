@@ -20,9 +20,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rucio_cs3.amounts import size
-from rucio_cs3.modes import Mode
-from rucio_cs3.transfers import Outcome, State
+from rucio_cs3.listing.amounts import size
+from rucio_cs3.transfers.ladder import Outcome, State
+from rucio_cs3.transfers.modes import Mode
 
 LoggerFunction = Callable[..., Any]
 

@@ -9,8 +9,8 @@ import contextlib
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.resources import FileInfo
-from rucio_cs3.ends import End
-from rucio_cs3.jobs import Claim, RequestGone, Stopping
+from rucio_cs3.transfers.ends import End
+from rucio_cs3.transfers.jobs import Claim, RequestGone, Stopping
 
 
 def is_one_file(one: FileInfo, other: FileInfo) -> bool | None:

@@ -1,7 +1,7 @@
 """How the bytes of one transfer move: pulled, pushed, or relayed through here; knows no Rucio.
 
 Each function ends well only when somebody claims that the file is there. A claim is no proof:
-:func:`rucio_cs3.transfers.transfer_one` looks for itself.
+:func:`rucio_cs3.transfers.ladder.transfer_one` looks for itself.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from rucio_cs3.cs3 import errors, tpc
 from rucio_cs3.cs3.checksums import Digests
 from rucio_cs3.cs3.streams import UploadBody
-from rucio_cs3.ends import End
-from rucio_cs3.modes import Mode
+from rucio_cs3.transfers.ends import End
+from rucio_cs3.transfers.modes import Mode
 
 #: Gets the bytes so far; what it raises ends the copy.
 Progress = Callable[[int], None]

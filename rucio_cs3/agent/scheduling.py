@@ -1,7 +1,7 @@
 """Which hop goes next: what waits, what runs, and the caps on it. Pure: no clock, no threads, no I/O.
 
-:mod:`rucio_cs3.dispatcher` asks before it claims anything, so no thread ever waits for a cap, and a host that is busy
-or has asked for a pause holds up no other.
+:mod:`rucio_cs3.agent.dispatcher` asks before it claims anything, so no thread ever waits for a cap, and a host that is
+busy or has asked for a pause holds up no other.
 
 The order is FTS': priority 5 before 1, then the oldest. It holds among the hops that may run at that moment: a hop of
 lower priority to an idle host goes before an urgent one to a busy host.

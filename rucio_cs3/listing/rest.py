@@ -17,7 +17,7 @@ from rucio.client import Client
 from rucio.common.exception import RequestNotFound, RuleNotFound
 
 from rucio_cs3 import progress
-from rucio_cs3.listing import Count, Listing, Stage, Transfer, UnknownName, Wanted, reason_of
+from rucio_cs3.listing.entries import Count, Listing, Stage, Transfer, UnknownName, Wanted, reason_of
 
 #: Most files whose requests are asked for; each is a call to the server.
 MOST_FILES = 100

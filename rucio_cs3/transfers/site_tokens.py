@@ -19,7 +19,7 @@ from rucio_cs3.cs3.config import WebDAVSite, is_loopback
 from rucio_cs3.cs3.data_gateway import http_error
 from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.webdav import WebDAVClient
-from rucio_cs3.ends import NothingToLend
+from rucio_cs3.transfers.ends import NothingToLend
 
 #: How long a macaroon lives: as long as a copy may wait in a site's queue before it begins, for the token is looked at
 #: only then. Sites give less where they allow less (ISO 8601; XRootD 5.5.3 knows hours, minutes and seconds).

@@ -4,11 +4,11 @@ The ladder, which :func:`transfer_one` is::
 
     is the right file there already?     then it is done: an earlier attempt's report was lost
     does a wrong one stand there?        a leftover of a failed attempt; the claim says whether it may go
-    folders, then the copy               rucio_cs3.copies, in the mode that rucio_cs3.modes chose
-    proof                                rucio_cs3.proof: size, then checksum; a server's "success" is only a claim
-    on failure                           what this transfer wrote goes (rucio_cs3.removal); the source is only ever read
+    folders, then the copy               transfers.copies, in the mode that transfers.modes chose
+    proof                                transfers.proof: size, then checksum; a server's "success" is only a claim
+    on failure                           transfers.removal: what this transfer wrote goes; the source is only ever read
 
-The sites are :class:`rucio_cs3.ends.End`. Job, claim and outcome are in :mod:`rucio_cs3.jobs`.
+The sites are :class:`rucio_cs3.transfers.ends.End`. Job, claim and outcome are in :mod:`rucio_cs3.transfers.jobs`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import logging
 import time
 from collections.abc import Sequence
 
-from rucio_cs3 import copies, modes, removal
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.resources import FileInfo
-from rucio_cs3.ends import End, NothingToLend
-from rucio_cs3.jobs import Claim, ClaimLost, Job, Outcome, RequestGone, State, Stopping, Watch
-from rucio_cs3.modes import Mode
-from rucio_cs3.proof import compares_content, find_fault, prove
+from rucio_cs3.transfers import copies, modes, removal
+from rucio_cs3.transfers.ends import End, NothingToLend
+from rucio_cs3.transfers.jobs import Claim, ClaimLost, Job, Outcome, RequestGone, State, Stopping, Watch
+from rucio_cs3.transfers.modes import Mode
+from rucio_cs3.transfers.proof import compares_content, find_fault, prove
 
 __all__ = ["Claim", "ClaimLost", "Job", "Outcome", "RequestGone", "State", "Stopping", "Watch", "transfer_one"]
 

@@ -1,7 +1,7 @@
 """The daemon ``rucio-cs3-agent``: executes the requests that Rucio's submitter gave to transfertool ``cs3``.
 
 It is stateless, takes part in Rucio's heartbeats and hash partition as Rucio's own daemons do, and any number of
-agents on any machines share Rucio's table of requests. Read on in :mod:`rucio_cs3.dispatcher`::
+agents on any machines share Rucio's table of requests. Read on in :mod:`rucio_cs3.agent.dispatcher`::
 
     run                           start, heartbeats, signals, end
       Dispatcher.step             what waits, what runs, what has ended
@@ -31,10 +31,10 @@ from rucio.daemons.common import HeartbeatHandler
 from rucio.db.sqla.util import is_old_db
 
 from rucio_cs3 import policy
-from rucio_cs3.database import FAILURES, Absence, first_line
-from rucio_cs3.dispatcher import Dispatcher
-from rucio_cs3.options import Options
-from rucio_cs3.queue import Share
+from rucio_cs3.agent.database import FAILURES, Absence, first_line
+from rucio_cs3.agent.dispatcher import Dispatcher
+from rucio_cs3.agent.options import Options
+from rucio_cs3.agent.queue import Share
 
 LoggerFunction = Callable[..., Any]
 

@@ -1,8 +1,9 @@
-"""From a row of Rucio's ``requests`` to what :func:`rucio_cs3.transfers.transfer_one` takes: the job and its two ends.
+"""From a row of Rucio's ``requests`` to what :func:`rucio_cs3.transfers.ladder.transfer_one` takes: the job and its two
+ends.
 
-One hop is one row; of a path with several hops each has its own. An end is a :class:`~rucio_cs3.ends.CS3End` where the
-RSE's protocol is ours, and a :class:`~rucio_cs3.webdav_end.WebDAVEnd` at any other site; :mod:`rucio_cs3.sites` makes
-both. Reads Rucio's tables; writes nothing.
+One hop is one row; of a path with several hops each has its own. An end is a :class:`~rucio_cs3.transfers.ends.CS3End`
+where the RSE's protocol is ours, and a :class:`~rucio_cs3.transfers.webdav_end.WebDAVEnd` at any other site;
+:mod:`rucio_cs3.agent.sites` makes both. Reads Rucio's tables; writes nothing.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from rucio.core import request as request_core
 from rucio.core.topology import Topology
 
 from rucio_cs3 import partners, progress
+from rucio_cs3.agent.sites import SITES
 from rucio_cs3.cs3 import errors
-from rucio_cs3.ends import CS3End, End
-from rucio_cs3.jobs import Job
-from rucio_cs3.sites import SITES
+from rucio_cs3.transfers.ends import CS3End, End
+from rucio_cs3.transfers.jobs import Job
 
 LoggerFunction = Callable[..., Any]
 

@@ -1,4 +1,4 @@
-"""How far a running transfer is, in memory; :mod:`rucio_cs3.claims` writes it down for those that take long."""
+"""How far a running transfer is, in memory; :mod:`rucio_cs3.agent.claims` writes it down for those that take long."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rucio_cs3 import transfer_log
-from rucio_cs3.database import utc_now
-from rucio_cs3.modes import Mode
+from rucio_cs3.agent import transfer_log
+from rucio_cs3.agent.database import utc_now
+from rucio_cs3.agent.transfer_log import Subject
 from rucio_cs3.progress import Progress
-from rucio_cs3.transfer_log import Subject
+from rucio_cs3.transfers.modes import Mode
 
 LoggerFunction = Callable[..., Any]
 
 
 class ProgressWatch:
-    """:class:`rucio_cs3.jobs.Watch` for one transfer, whose thread writes; the agent's thread reads."""
+    """:class:`rucio_cs3.transfers.jobs.Watch` for one transfer, whose thread writes; the agent's thread reads."""
 
     def __init__(self, subject: Subject, logger: LoggerFunction = logging.log) -> None:
         self._subject = subject
@@ -31,7 +31,7 @@ class ProgressWatch:
         self._looked_at = time.monotonic()
 
     def began(self, mode: Mode) -> None:
-        """See :class:`rucio_cs3.jobs.Watch`."""
+        """See :class:`rucio_cs3.transfers.jobs.Watch`."""
         self._bytes = self._bytes_before = 0
         self._looked_at = time.monotonic()
         self._started = utc_now()
@@ -39,7 +39,7 @@ class ProgressWatch:
         transfer_log.began(self._logger, self._subject, mode)
 
     def moved(self, total_bytes: int) -> None:
-        """See :class:`rucio_cs3.jobs.Watch`."""
+        """See :class:`rucio_cs3.transfers.jobs.Watch`."""
         self._bytes = total_bytes
 
     def progress(self) -> Progress | None:

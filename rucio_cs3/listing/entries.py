@@ -1,6 +1,6 @@
 """What ``rucio-cs3 transfers`` shows: transfers of one moment as plain values, and their JSON.
 
-Where they come from: :mod:`rucio_cs3.listing_database` for operators, :mod:`rucio_cs3.listing_rest` for everybody
+Where they come from: :mod:`rucio_cs3.listing.database` for operators, :mod:`rucio_cs3.listing.rest` for everybody
 else. How they look: :mod:`rucio_cs3.cli.transfers_table`. Pure: imports no Rucio.
 """
 
@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from rucio_cs3 import progress
-from rucio_cs3.modes import Mode
 from rucio_cs3.progress import Progress
+from rucio_cs3.transfers.modes import Mode
 
 #: Rates and times left are shown while the agent's last word is not older than this.
 FRESH = timedelta(minutes=1)

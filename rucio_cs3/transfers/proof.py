@@ -9,8 +9,8 @@ import time
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.resources import FileInfo
-from rucio_cs3.ends import End
-from rucio_cs3.jobs import Job
+from rucio_cs3.transfers.ends import End
+from rucio_cs3.transfers.jobs import Job
 
 #: Pauses before another look at a file that does not fit yet, in seconds: some servers answer late. EOS gives the
 #: adler32 of a file that a third-party copy has just written as 000000 for a moment (xrootd#1314).
