@@ -50,7 +50,7 @@ def fill(rows: int) -> None:
     _make_places()
     engine = get_engine()
     with engine.connect() as connection:
-        prepare_loading(connection)
+        _prepare_loading(connection)
         requests = models.Request.__table__.fullname
         there = connection.execute(text(f"SELECT count(*) FROM {requests} WHERE scope = '{SCOPE}'")).scalar_one()  # noqa: S608
         if there < rows:
@@ -76,7 +76,7 @@ def _make_places() -> None:
         return
 
 
-def prepare_loading(connection: Connection) -> None:
+def _prepare_loading(connection: Connection) -> None:
     """No checks of foreign keys, and no waiting for the disk, on this connection."""
     raw: Any = connection.connection.dbapi_connection
     if isinstance(raw, sqlite3.Connection):
