@@ -71,7 +71,8 @@ _RELEASED = (
     .where(_by_id)
     .values(
         estimated_transferred_at=None,
-        started_at=None,
+        # As it was before the claim: of a row that a killed agent had begun, the next one has to know.
+        started_at=bindparam("started"),
         attributes=bindparam("attributes"),
         updated_at=bindparam("now"),
     )
@@ -176,7 +177,12 @@ class _Batch:
             kept, outcome = put_off(outcome, finished.request_id, attributes, self._now)
             if outcome.state is State.POSTPONED:
                 self._released.append(
-                    {"request_id": finished.request_id, "attributes": kept or row["attributes"], "now": self._now}
+                    {
+                        "request_id": finished.request_id,
+                        "started": finished.claim.row["started_at"],
+                        "attributes": kept or row["attributes"],
+                        "now": self._now,
+                    }
                 )
                 return
         change = {

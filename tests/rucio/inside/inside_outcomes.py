@@ -352,6 +352,79 @@ def test_one_that_cannot_be_written_does_not_keep_back_the_others(
     assert len(statistics.told) == 2
 
 
+@pytest.mark.parametrize("kind", ["record", "receiver", "anything"])
+def test_no_failure_ends_the_reports(queue: Queue, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """As when the database is restarted: a transaction breaks, and the next question is answered."""
+    from rucio.common.exception import DatabaseException
+
+    from rucio_cs3.agent import reporting
+
+    failures: list[Exception] = [DatabaseException("server closed the connection")] * 2
+    first, second = claimed(queue, "first", "second")
+    real_record, real_update = outcomes.record, reporting.transfer_core.update_transfer_state
+
+    def record(session: Any, batch: Any) -> Recorded:
+        if kind == "record" and failures:
+            raise failures.pop()
+        if kind == "receiver" and any(each.request_id == first.request_id for each in batch):
+            raise ZeroDivisionError
+        return real_record(session, batch)
+
+    def update_transfer_state(*arguments: Any, **options: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return real_update(*arguments, **options)
+
+    monkeypatch.setattr(reporting, "record", record)
+    monkeypatch.setattr(reporting.transfer_core, "update_transfer_state", update_transfer_state)
+    monkeypatch.setattr(reporting, "answers", lambda: True)
+    monkeypatch.setattr(reporting, "_AGAIN_S", 0.01)
+    with reporting.Reporter(Statistics(), lambda gone: None) as reporter:
+        if kind == "anything":
+            real_told = reporter._told
+
+            def told(due: Any) -> Any:
+                if failures:
+                    raise failures.pop()
+                return real_told(due)
+
+            monkeypatch.setattr(reporter, "_told", told)
+        for claim in (first, second):
+            reporter.report(finished(queue, claim, DONE))
+        assert reporter.drain(30.0)
+    assert failures == []
+    assert {queue.row(name)["state"] for name in ("first", "second")} == {RequestState.DONE}
+
+
+def test_what_is_given_back_still_says_that_somebody_had_begun_it(queue: Queue) -> None:
+    queue.ask("f")
+    queue.submit()
+    (killed,) = claims.take([queue.row("f")["id"]], LEASE)
+    change(killed.request_id, estimated_transferred_at=utc_now() - datetime.timedelta(seconds=1))
+    (claim,) = claims.take([killed.request_id], LEASE)
+    with writing() as session:
+        outcomes.record(session, [finished(queue, claim, POSTPONED)])
+    row = queue.row("f")
+    assert (row["state"], row["estimated_transferred_at"]) == (RequestState.SUBMITTED, None)
+    assert row["started_at"] == killed.started_at
+
+
+def test_a_lease_of_a_clock_that_is_wrong_is_none(queue: Queue) -> None:
+    (claim,) = claimed(queue, "f")
+    change(claim.request_id, estimated_transferred_at=utc_now() + datetime.timedelta(days=30))
+    assert [taken.request_id for taken in claims.take([claim.request_id], LEASE)] == [claim.request_id]
+
+
+def test_what_cannot_be_counted_is_not_put_off_for_ever(queue: Queue) -> None:
+    (claim,) = claimed(queue, "f")
+    change(claim.request_id, attributes=json.dumps({"activity": "x" * 3980}))
+    with writing() as session:
+        outcomes.record(session, [finished(queue, claim, POSTPONED)])
+    row = queue.row("f")
+    assert row["state"] == RequestState.FAILED
+    assert "leave no room" in row["err_msg"]
+
+
 def test_what_is_gone_is_handed_to_whoever_removes_it(queue: Queue) -> None:
     from rucio_cs3.agent import reporting
 
