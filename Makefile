@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test check docs clean
+.PHONY: help demo test check docs benchmark clean
 
 help:
 	@echo "make demo    two clouds, one Rucio: upload, rule, transfer, download, deletion (about a minute)"
 	@echo "make test    style, types and all tests; real servers are used where they are found"
 	@echo "make check   style and types only"
 	@echo "make docs    the documentation site, into site/"
+	@echo "make benchmark  speed beside curl and Rucio's own, on two real Reva sites (about ten minutes)"
 	@echo "make clean   remove what the others made"
 
 # The stamp is newer than pyproject.toml when the environment fits it.
@@ -36,6 +37,11 @@ docs:
 	$(PYTHON) -m venv $(VENV)-docs
 	$(VENV)-docs/bin/python -m pip install --quiet 'mkdocs-material>=9.5'
 	$(VENV)-docs/bin/mkdocs build --strict
+
+benchmark: $(VENV)/.ready
+	$(BIN)/python benchmarks/copies.py
+	$(BIN)/python benchmarks/conveyor.py
+	$(BIN)/python benchmarks/ticks.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-docs build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -4,7 +4,8 @@ The queue are the rows in state SUBMITTED with transfertool ``cs3`` that no agen
 (:mod:`rucio_cs3.agent.claims`). Rucio's index on ``(request_type, state, updated_at)`` has them in the order of their
 last change, and a look reads a bounded piece of it: from the old end, from the young end, or from anywhere between.
 Rucio's own ``get_and_mark_next`` has IN lists where this has equations; the databases then sort the whole queue for
-each look (41.5.1 on PostgreSQL 15: 0.06 s for a thousand rows, 1.2 s for a million; this: 0.01 s for both).
+each look (41.5.1 on PostgreSQL 15: 0.01 s for a thousand rows, 2 s for a million; this: 0.01 s for a thousand, and
+about 0.1 s from ten thousand on; ``benchmarks/ticks.py``).
 
 **What that means for priorities.** :class:`Queue` looks at the oldest :data:`WINDOW` rows, at the youngest
 :data:`YOUNG_ROWS`, and, where there are more than that, at one more piece of the middle each time. Among all of these
