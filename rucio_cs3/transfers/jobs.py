@@ -41,7 +41,12 @@ class Claim(Protocol):
         ...
 
     def confirm(self) -> None:
-        """As :meth:`check`, but asks Rucio's database."""
+        """Asked once the file is proven. Whoever reports looks at the request again, under a lock, and removes the file
+        of one that is gone by then.
+
+        :raises RequestGone: when that is known already.
+        :raises ClaimLost: see there.
+        """
         ...
 
     def allow_removal(self) -> None:

@@ -361,7 +361,7 @@ def test_no_failure_ends_the_reports(queue: Queue, monkeypatch: pytest.MonkeyPat
 
     failures: list[Exception] = [DatabaseException("server closed the connection")] * 2
     first, second = claimed(queue, "first", "second")
-    real_record, real_update = outcomes.record, reporting.transfer_core.update_transfer_state
+    real_record, real_update = outcomes.record, transfer_core.update_transfer_state
 
     def record(session: Any, batch: Any) -> Recorded:
         if kind == "record" and failures:
@@ -376,7 +376,7 @@ def test_no_failure_ends_the_reports(queue: Queue, monkeypatch: pytest.MonkeyPat
         return real_update(*arguments, **options)
 
     monkeypatch.setattr(reporting, "record", record)
-    monkeypatch.setattr(reporting.transfer_core, "update_transfer_state", update_transfer_state)
+    monkeypatch.setattr(transfer_core, "update_transfer_state", update_transfer_state)
     monkeypatch.setattr(reporting, "answers", lambda: True)
     monkeypatch.setattr(reporting, "_AGAIN_S", 0.01)
     with reporting.Reporter(Statistics(), lambda gone: None) as reporter:

@@ -12,13 +12,14 @@ from rucio.core.topology import Topology
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from rucio_cs3 import claims, hops, partners, sites
+from rucio_cs3 import partners
+from rucio_cs3.agent import claims, hops, sites
+from rucio_cs3.agent.sites import Sites
+from rucio_cs3.agent.transfer_log import Subject
+from rucio_cs3.agent.watching import ProgressWatch
 from rucio_cs3.cs3 import errors
-from rucio_cs3.modes import Mode
 from rucio_cs3.rse_credentials import CREDENTIALS_VARIABLE
-from rucio_cs3.sites import Sites
-from rucio_cs3.transfer_log import Subject
-from rucio_cs3.watching import ProgressWatch
+from rucio_cs3.transfers.modes import Mode
 
 if TYPE_CHECKING:
     from tests.rucio.inside.rucio_queue import Queue
@@ -99,7 +100,7 @@ def test_the_sources_of_a_claimed_row_are_not_read_again(queue: Queue) -> None:
 
 def test_the_rate_is_over_the_time_since_the_last_look(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("rucio_cs3.watching.time.monotonic", lambda: now)
+    monkeypatch.setattr("rucio_cs3.agent.watching.time.monotonic", lambda: now)
     subject = Subject(
         request_id="1",
         scope="s",
