@@ -10,11 +10,7 @@ import json
 import os
 import secrets
 import shutil
-import ssl
 import tempfile
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +23,7 @@ from cs3.rpc.v1beta1 import code_pb2
 from rucio_cs3.sandbox.authority import common_authority
 from rucio_cs3.sandbox.lifecycle import Startable
 from rucio_cs3.sandbox.ports import LOOPBACK, free_ports
+from rucio_cs3.sandbox.probing import http_status
 from rucio_cs3.sandbox.processes import ChildProcess
 
 if TYPE_CHECKING:
@@ -208,23 +205,9 @@ class RevaSite(Startable):
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def _is_ready(self) -> bool:
-        return self._http_answers() and self._can_log_in()
-
-    def _http_answers(self) -> bool:
-        context = ssl.create_default_context(cafile=self.ca_bundle) if self.tls else None
-        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-        if context is not None:
-            handlers.append(urllib.request.HTTPSHandler(context=context))
-        opener = urllib.request.build_opener(*handlers)
-        try:
-            with opener.open(f"{self.http_url}/status.php", timeout=_PROBE_TIMEOUT_S):
-                return True
-        except urllib.error.HTTPError as answer:
-            # Any answer of the HTTP server will do, 401 included.
-            answer.close()
-            return True
-        except OSError:
-            return False
+        # Any answer of the HTTP server will do, 401 included.
+        status = http_status(f"{self.http_url}/status.php", ca_bundle=self.ca_bundle if self.tls else None)
+        return status is not None and self._can_log_in()
 
     def _can_log_in(self) -> bool:
         user = next(iter(self.users.values()))

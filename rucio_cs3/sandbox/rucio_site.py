@@ -11,7 +11,6 @@ import secrets
 import shutil
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from rucio_cs3.sandbox.lifecycle import Startable
 from rucio_cs3.sandbox.ports import LOOPBACK, free_port
+from rucio_cs3.sandbox.probing import http_status
 from rucio_cs3.sandbox.processes import ChildProcess
 from rucio_cs3.sandbox.rucio_commands import ConveyorStage, RucioCommandError, RucioCommands, clean_environment
 from rucio_cs3.sandbox.rucio_configuration import RucioConfiguration, RucioUnavailable, write_private
@@ -39,7 +39,6 @@ SANDBOX_POLICY = "sandbox"
 _SANDBOX_PACKAGE = "rucio_cs3.sandbox.policy"
 
 _READY_TIMEOUT_S = 60.0
-_PROBE_TIMEOUT_S = 2.0
 
 # Rucio's priorities: 0 means never, 1 is the best.
 _ALL_DOMAINS = {
@@ -235,9 +234,4 @@ class RucioSite(RucioCommands, Startable):
         )
 
     def _answers_ping(self) -> bool:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(f"{self.url}/ping", timeout=_PROBE_TIMEOUT_S) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
+        return http_status(f"{self.url}/ping") == 200

@@ -17,10 +17,7 @@ import os
 import pwd
 import secrets
 import shutil
-import ssl
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +25,7 @@ from typing import TYPE_CHECKING
 from rucio_cs3.sandbox.authority import common_authority
 from rucio_cs3.sandbox.lifecycle import Startable
 from rucio_cs3.sandbox.ports import LOOPBACK, free_ports
+from rucio_cs3.sandbox.probing import http_status
 from rucio_cs3.sandbox.processes import ChildProcess
 
 if TYPE_CHECKING:
@@ -43,7 +41,6 @@ _LIBRARIES = ("libXrdHttp", "libXrdHttpTPC", "libXrdMacaroons")
 
 # Ready in half a second; a loaded CI machine gets far more.
 _READY_TIMEOUT_S = 60.0
-_PROBE_TIMEOUT_S = 2.0
 
 # XRootD refuses to run as root. Everybody has this user, and it owns nothing.
 _USER = "nobody"
@@ -172,19 +169,8 @@ class XRootDSite(Startable):
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _answers(self) -> bool:
-        context = ssl.create_default_context(cafile=self.ca_bundle)
-        opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-        )
-        try:
-            # Without a token this is 403, which is an answer, too.
-            with opener.open(f"{self.url}/", timeout=_PROBE_TIMEOUT_S):
-                return True
-        except urllib.error.HTTPError as answer:
-            answer.close()
-            return True
-        except OSError:
-            return False
+        # Without a token this is 403, which is an answer, too.
+        return http_status(f"{self.url}/", ca_bundle=self.ca_bundle) is not None
 
     def _write_certificates(self) -> None:
         authority = self._authority or common_authority()
