@@ -158,6 +158,8 @@ def rucio_logging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return rucio_logging
 
 
+# Rucio's own, from Python 3.12 on.
+@pytest.mark.filterwarnings(r"ignore:datetime\.datetime\.utcfromtimestamp\(\) is deprecated:DeprecationWarning")
 def test_rucios_formatter_writes_the_fields_as_json(rucio_logging: Any, logger: Any) -> None:
     log, records = logger
     # As Rucio's heartbeat decorates the logger of a daemon.
