@@ -117,7 +117,9 @@ class _Bench(contextlib.ExitStack):
 
     def agent(self) -> None:
         threads = str(self._options.concurrency)
-        self._rucio.cs3("agent", "--run-once", "--threads", threads, "--bulk", str(self._options.files))
+        self._rucio.cs3(
+            "agent", "--run-once", "--threads", threads, "--per-host", threads, "--bulk", str(self._options.files)
+        )
         (row,) = self._rucio.query(
             "SELECT (julianday(MAX(updated_at)) - julianday(MIN(started_at))) * 86400.0, COUNT(*) FROM requests "
             "WHERE scope = ? AND name LIKE ? AND state = 'D'",
