@@ -78,9 +78,7 @@ def of_xrootd(site: XRootDSite, token: str | None = None) -> Partner:
     )
 
 
-@contextmanager
-def of_cloud(cloud: RevaSite | EmbeddedCloud) -> Iterator[Partner]:
-    """A CS3 cloud as itself: gRPC and HTTP."""
+def _storage_of(cloud: RevaSite | EmbeddedCloud) -> CS3Storage:
     user = next(iter(cloud.users.values()))
     endpoint = Endpoint(
         name=cloud.name,
@@ -90,7 +88,14 @@ def of_cloud(cloud: RevaSite | EmbeddedCloud) -> Iterator[Partner]:
         ca_bundle=cloud.ca_bundle,
         timeouts=TIMEOUTS,
     )
-    with CS3Storage(endpoint, BasicProvider(user.username, Secret(user.password))) as storage:
+    return CS3Storage(endpoint, BasicProvider(user.username, Secret(user.password)))
+
+
+@contextmanager
+def of_cloud(cloud: RevaSite | EmbeddedCloud) -> Iterator[Partner]:
+    """A CS3 cloud as itself: gRPC and HTTP."""
+    with _storage_of(cloud) as storage:
+        endpoint = storage.endpoint
 
         def end(path: str, wish: Wish) -> End:
             reference = endpoint.webdav.reference(f"{cloud.webdav_url}/{path}")
@@ -104,16 +109,7 @@ def of_cloud(cloud: RevaSite | EmbeddedCloud) -> Iterator[Partner]:
 @contextmanager
 def of_cloud_as_plain(cloud: RevaSite | EmbeddedCloud) -> Iterator[Partner]:
     """A CS3 cloud that we know as a WebDAV site only: HTTP, with a token that somebody else got for us."""
-    user = next(iter(cloud.users.values()))
-    endpoint = Endpoint(
-        name=cloud.name,
-        gateway=cloud.gateway,
-        gateway_tls=cloud.gateway_tls,
-        webdav=WebDAVBase.parse(cloud.webdav_url, parse_root(cloud.root)),
-        ca_bundle=cloud.ca_bundle,
-        timeouts=TIMEOUTS,
-    )
-    with CS3Storage(endpoint, BasicProvider(user.username, Secret(user.password))) as storage:
+    with _storage_of(cloud) as storage:
         provider = BearerProvider(Secret(storage.access_token()))
     described = plain_site(cloud.name, cloud.webdav_url + "/", cloud.ca_bundle)
     yield Partner(
