@@ -22,6 +22,7 @@ from werkzeug.wrappers import Request, Response
 
 from rucio_cs3.sandbox.lifecycle import Startable
 from rucio_cs3.sandbox.ports import LOOPBACK
+from rucio_cs3.sandbox.private import write_private
 
 #: Seconds that a token lives. Rucio keeps none that has less than five minutes left.
 LIFETIME_S = 1200
@@ -68,8 +69,7 @@ class Issuer(Startable):
         :returns: sections of rucio.cfg that name it.
         """
         entry = {"issuer": self.url, "client_id": self.client_id, "client_secret": self.client_secret}
-        path.touch(mode=0o600)
-        path.write_text(json.dumps({"sandbox": {**entry, "redirect_uris": []}}))
+        write_private(path, json.dumps({"sandbox": {**entry, "redirect_uris": []}}))
         return {"oidc": {"idpsecrets": str(path), "admin_issuer": "sandbox"}}
 
     def claims(self, token: str, audience: str) -> dict[str, Any]:

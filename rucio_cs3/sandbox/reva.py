@@ -23,6 +23,7 @@ from cs3.rpc.v1beta1 import code_pb2
 from rucio_cs3.sandbox.authority import common_authority
 from rucio_cs3.sandbox.lifecycle import Startable
 from rucio_cs3.sandbox.ports import LOOPBACK, free_ports
+from rucio_cs3.sandbox.private import write_private
 from rucio_cs3.sandbox.probing import http_status
 from rucio_cs3.sandbox.processes import ChildProcess
 
@@ -352,12 +353,8 @@ class RevaSite(Startable):
         self._write(name, json.dumps(content, indent=2))
 
     def _write(self, name: str, text: str) -> Path:
-        """Write a file that only its owner may read: most of them hold secrets."""
-        path = self.directory / name
-        path.unlink(missing_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(text, encoding="utf-8")
-        return path
+        """Most of them hold secrets."""
+        return write_private(self.directory / name, text)
 
 
 def _is_executable(path: Path) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from rucio_cs3.sandbox.private import write_private
 from rucio_cs3.sandbox.rucio_database import RucioDatabase
 
 # In a file, because gunicorn ignores there what its version does not know; control sockets came with version 25,
@@ -124,13 +125,6 @@ class RucioConfiguration:
         for section, options in self.extra.items():
             server.setdefault(section, {}).update(options)
         return server
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, from its first byte on."""
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(text, encoding="utf-8")
 
 
 def _write_ini(path: Path, sections: Mapping[str, Mapping[str, str]], *, raw_sections: Collection[str] = ()) -> None:

@@ -18,10 +18,11 @@ from typing import Any
 
 from rucio_cs3.sandbox.lifecycle import Startable
 from rucio_cs3.sandbox.ports import LOOPBACK, free_port
+from rucio_cs3.sandbox.private import write_private
 from rucio_cs3.sandbox.probing import http_status
 from rucio_cs3.sandbox.processes import ChildProcess
 from rucio_cs3.sandbox.rucio_commands import ConveyorStage, RucioCommandError, RucioCommands, clean_environment
-from rucio_cs3.sandbox.rucio_configuration import RucioConfiguration, RucioUnavailable, write_private
+from rucio_cs3.sandbox.rucio_configuration import RucioConfiguration, RucioUnavailable
 from rucio_cs3.sandbox.rucio_database import PostgresDatabase, RucioDatabase, SQLiteFile
 
 __all__ = [
