@@ -51,6 +51,9 @@ class RucioTokenProvider:
         source = _SOURCES.setdefault((os.getpid(), self), TokenSource(self._ask))
         return Login("bearer", "", source.get().token)
 
+    def lasting_secret(self) -> str | None:
+        return None
+
     def _ask(self) -> Credential:
         from rucio.core.oidc import request_token
         from rucio.core.rse import determine_audience_for_rse, determine_scope_for_rse

@@ -7,20 +7,29 @@ atomic by its own means). A PFN is the file's WebDAV URL. Settings come from :mo
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import logging
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from rucio.common import exception
 from rucio.rse.protocols.protocol import RSEProtocol
 
 from rucio_cs3 import rse_credentials, rses
-from rucio_cs3.cs3 import POOL, CS3Storage, Endpoint, FileInfo, Reference, errors
-from rucio_cs3.cs3.reference import WebDAVBase, encode_path
+from rucio_cs3.cs3 import errors
+from rucio_cs3.cs3.kept_checksums import KEEP_FROM_BYTES
+from rucio_cs3.cs3.reference import Reference, WebDAVBase, encode_path
+
+if TYPE_CHECKING:
+    # What needs gRPC is imported by connect(): a server that only makes PFNs needs none of it.
+    from rucio_cs3.cs3 import CS3Storage, Endpoint, FileInfo
+
+_Table = Mapping[type[errors.CS3Error], type[exception.RucioException]]
 
 #: Ending of the name that Rucio uploads to before it renames (uploadclient.py, rsemanager.py of Rucio 41.5.1).
 UPLOAD_SUFFIX = ".rucio.upload"
@@ -32,7 +41,7 @@ UNLIMITED_BYTES = 2**62
 #: SourceNotFound means "deleted"; ServiceUnavailable, RSEAccessDenied and ResourceTemporaryUnavailable are
 #: strikes that exclude the whole RSE for a while, so they stand only for faults of the whole RSE; everything
 #: else concerns this file alone and is tried again in the next cycle.
-RUCIO_EXCEPTIONS: Mapping[type[errors.CS3Error], type[exception.RucioException]] = {
+RUCIO_EXCEPTIONS: _Table = {
     errors.NotFound: exception.SourceNotFound,
     errors.AlreadyExists: exception.FileReplicaAlreadyExists,
     errors.AccessDenied: exception.AccessDenied,
@@ -51,10 +60,11 @@ RUCIO_EXCEPTIONS: Mapping[type[errors.CS3Error], type[exception.RucioException]]
 }
 
 #: Where ``put`` differs: its source is the local file, its destination the cloud.
-_PUT_EXCEPTIONS: Mapping[type[errors.CS3Error], type[exception.RucioException]] = {
+_PUT_EXCEPTIONS: _Table = {
     errors.LocalNotFound: exception.SourceNotFound,
     errors.LocalError: exception.SourceAccessDenied,
     errors.NotFound: exception.DestinationNotAccessible,
+    errors.PreconditionFailed: exception.DestinationNotAccessible,
     errors.AccessDenied: exception.DestinationNotAccessible,
 }
 
@@ -66,7 +76,9 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         self, protocol_attr: dict[str, Any], rse_settings: Any, logger: Callable[..., Any] = logging.log
     ) -> None:
         super().__init__(protocol_attr, rse_settings, logger=logger)
-        self._storage: CS3Storage | None = None
+        self._take: Callable[[], CS3Storage] | None = None
+        self._storage: CS3Storage  # as it was taken by the process of this id
+        self._pid = 0
         # PFN -> (identity of the content, adler32): what put has proven by reading it back, for the stat that
         # Rucio makes right after. Bounded by the uploads of one protocol object.
         self._proven: dict[str, tuple[tuple[str, int, float], str]] = {}
@@ -98,12 +110,12 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         """
         parsed: dict[str, dict[str, Any]] = {}
         prefix = unquote(rses.prefix_path(self.attributes))
-        with _rucio_exceptions():
-            base = WebDAVBase.parse(f"{self._server}/")
+        with _RucioExceptions():
+            base = _server_base(self._server)
             for pfn in [pfns] if isinstance(pfns, str) else pfns:
                 path = f"/{base.reference(pfn).path}"
                 if not path.startswith(prefix):
-                    raise errors.InvalidReference(f"PFN {pfn} is outside the prefix {prefix} of RSE {self.rse['rse']}")
+                    raise self._outside(pfn)
                 folder, _, name = path[len(prefix) :].rpartition("/")
                 parsed[pfn] = {
                     "path": f"/{folder}/" if folder else "/",
@@ -117,10 +129,9 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
 
     def http_url(self, pfn: str) -> str:
         """The ``https`` or ``http`` URL of a PFN of any scheme."""
-        with _rucio_exceptions():
-            base = WebDAVBase.parse(f"{self._server}/")
-            # Through the reference, so that port 0, upper-case schemes and unencoded characters come out as a
-            # URL that other servers understand too.
+        with _RucioExceptions():
+            base = _server_base(self._server)
+            # So port 0, upper-case schemes and unencoded characters come out as other servers understand them, too.
             return base.url(base.reference(pfn))
 
     # -- connection ----------------------------------------------------------------------------------------
@@ -134,24 +145,27 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         :raises ConfigurationError: naming RSE and key.
         :raises ServiceUnavailable: when the cloud cannot be reached.
         """
-        with _rucio_exceptions():
+        with _RucioExceptions():
+            # Here, for it takes a tenth of a second, and many commands with this package never come here.
+            from rucio_cs3.cs3.pool import POOL
+
             endpoint = rses.endpoint(self.rse, self.attributes)
-            storage = POOL.get(endpoint, rse_credentials.credentials(self.rse, credentials))
+            take = functools.partial(POOL.get, endpoint, rse_credentials.credentials(self.rse, credentials))
             # A wrong password is better said here than as the failure of each file.
-            storage.access_token()
-        self._storage = storage
+            take().access_token()
+        self._take, self._pid = take, 0
 
     def close(self) -> None:
         """Nothing to do: connections belong to the process, and the next object uses them."""
 
     @property
     def storage(self) -> CS3Storage:
-        """The cloud behind this RSE.
-
-        :raises ServiceUnavailable: before ``connect``.
-        """
-        if self._storage is None:
+        """The cloud behind this RSE; raises ServiceUnavailable before ``connect``."""
+        if self._take is None:
             raise exception.ServiceUnavailable(f"RSE {self.rse['rse']}: connect() was not called")
+        if self._pid != os.getpid():
+            # After a fork the parent's cannot be used: a thread that is not here may hold one of its locks.
+            self._storage, self._pid = self._take(), os.getpid()
         return self._storage
 
     @property
@@ -164,9 +178,13 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
 
         :raises RSEFileNameNotSupported: for any other PFN.
         """
-        self.parse_pfns(pfn)
-        with _rucio_exceptions():
-            return self.endpoint.webdav.reference(pfn)
+        with _RucioExceptions():
+            # Once for the PFN, rather than by parse_pfns() and again: this is a tenth of a stat.
+            reference = self.endpoint.webdav.reference(pfn)
+            below = self._prefix_reference.path
+            if below and not reference.path.startswith(f"{below}/"):
+                raise self._outside(pfn)
+            return reference
 
     # -- operations ----------------------------------------------------------------------------------------
 
@@ -175,30 +193,42 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
 
         :raises ServiceUnavailable: when the cloud cannot say.
         """
-        with _rucio_exceptions():
+        with _RucioExceptions():
             return self.storage.exists(self.reference(path))
 
     def stat(self, path: str) -> dict[str, Any]:
         """``filesize`` in bytes and ``adler32`` as eight hex digits of the file of a PFN; ``md5`` where known.
 
+        Where neither the server has a checksum nor one is kept beside the file, and this RSE's content is to be proven
+        (``verify_checksum`` on and ``cs3_proof`` read), a file too small to keep one (:data:`KEEP_FROM_BYTES`) is read.
+
         :raises SourceNotFound: when it is not there.
-        :raises RSEChecksumUnavailable: when the server keeps none although this RSE's content is to be proven
-            (``verify_checksum`` on and ``cs3_proof`` read), and it is no file that this object has just uploaded
-            and read back; otherwise ``adler32`` is left out.
+        :raises RSEChecksumUnavailable: where content is to be proven and a larger file has no checksum; otherwise
+            ``adler32`` is left out.
         """
-        with _rucio_exceptions():
+        with _RucioExceptions():
             info = self.storage.stat(self.reference(path))
-        found: dict[str, Any] = {"filesize": info.size}
-        found.update({name: info.checksums[name] for name in ("adler32", "md5") if name in info.checksums})
+            sums = info.checksums
+            adler32 = sums.get("adler32") or self._found_out(path, info)
+            known = {"filesize": info.size, "adler32": adler32, "md5": sums.get("md5")}
+            return {name: value for name, value in known.items() if value is not None}
+
+    def _found_out(self, path: str, info: FileInfo) -> str | None:
+        """The adler32 of a file that comes without one; None where it need not be known.
+
+        :raises RSEChecksumUnavailable: when it is needed, and is not to be had cheaply.
+        """
         proven = self._proven.get(path)
-        if "adler32" not in found and proven is not None and proven[0] == _identity(info):
-            found["adler32"] = proven[1]
-        if "adler32" not in found and self._verifies and self.endpoint.proof == "read":
-            raise exception.RSEChecksumUnavailable(
-                f"{info.reference} at RSE {self.rse['rse']}: the server keeps no adler32; set verify_checksum of the "
-                "RSE to False, or its attribute cs3_proof to server, if the size shall be enough then"
-            )
-        return found
+        if proven is not None and proven[0] == info.content:
+            return proven[1]
+        if not self._reads_back:
+            return None
+        if info.size < KEEP_FROM_BYTES and not info.is_directory:
+            return self.storage.checksum(info.reference)
+        raise exception.RSEChecksumUnavailable(
+            f"{info.reference} at RSE {self.rse['rse']}: the server keeps no adler32; set verify_checksum of the "
+            "RSE to False, or its attribute cs3_proof to server, if the size shall be enough then"
+        )
 
     def get(self, path: str, dest: str, transfer_timeout: int | None = None) -> None:
         """Download the file of a PFN to the local path ``dest``, which appears only when whole and verified.
@@ -208,7 +238,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         :raises SourceNotFound: when the file is not there.
         :raises DestinationNotAccessible: when the local disk is full or the folder missing.
         """
-        with _rucio_exceptions():
+        with _RucioExceptions():
             self.storage.download(
                 self.reference(path),
                 Path(dest),
@@ -230,26 +260,25 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         :raises FileConsistencyMismatch: when the cloud has something else than was sent.
         """
         local_path = Path(source_dir, source) if source_dir else Path(source)
-        with _rucio_exceptions(_PUT_EXCEPTIONS):
+        with _RucioExceptions(_PUT_EXCEPTIONS):
             reference = self.reference(target)
-            read_back = self._verifies and self.endpoint.proof == "read"
             moved = self.storage.upload(
                 local_path,
                 reference,
                 overwrite=target.endswith(UPLOAD_SUFFIX),
-                read_back=read_back,
+                read_back=self._reads_back,
                 progress=_deadline(transfer_timeout, target),
                 idle_timeout_s=transfer_timeout or None,
             )
-            if read_back:
-                self._proven[target] = (_identity(self.storage.stat(reference)), moved.checksums["adler32"])
+            if self._reads_back and moved.info is not None:
+                self._proven[target] = (moved.info.content, moved.checksums["adler32"])
 
     def delete(self, path: str) -> None:
         """Delete the file of a PFN into the cloud's recycle bin; a folder of that name stays.
 
         :raises SourceNotFound: when it is not there, and only then.
         """
-        with _rucio_exceptions():
+        with _RucioExceptions():
             reference = self.reference(path)
             try:
                 self.storage.delete_file(reference)
@@ -271,7 +300,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         :raises SourceNotFound: when it is not there.
         :raises FileReplicaAlreadyExists: when the new name is taken.
         """
-        with _rucio_exceptions():
+        with _RucioExceptions():
             self.storage.move(self.reference(path), self.reference(new_path))
 
     def get_space_usage(self) -> tuple[int, int]:
@@ -279,7 +308,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
 
         Of a space without a limit the unused are :data:`UNLIMITED_BYTES`, and the total is that and the used.
         """
-        with _rucio_exceptions():
+        with _RucioExceptions():
             reference = self._prefix_reference
             if not self.storage.exists(reference):
                 # Before the first upload there is no folder yet; its quota is that of the whole base.
@@ -292,12 +321,17 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
     @property
     def _prefix_reference(self) -> Reference:
         """The folder that all files of this RSE are below."""
-        return self.endpoint.webdav.reference(f"{self._server}{rses.prefix_path(self.attributes)}")
+        return _prefix_reference(self.endpoint.webdav, self._server, self.attributes.get("prefix") or "")
+
+    def _outside(self, pfn: str) -> errors.InvalidReference:
+        prefix = unquote(rses.prefix_path(self.attributes))
+        return errors.InvalidReference(f"PFN {pfn} is outside the prefix {prefix} of RSE {self.rse['rse']}")
 
     @property
-    def _verifies(self) -> bool:
-        """Whether checksums are to be verified at this RSE (Rucio's RSE setting, on unless switched off)."""
-        return self.rse.get("verify_checksum", True) is not False
+    def _reads_back(self) -> bool:
+        """Whether what the server keeps no checksum of is to be proven by reading it: ``cs3_proof``, and Rucio's RSE
+        setting, which is on unless switched off."""
+        return self.rse.get("verify_checksum", True) is not False and self.endpoint.proof == "read"
 
     @property
     def _server(self) -> str:
@@ -320,9 +354,7 @@ class NoRename(Default):
         self.renaming = False
 
 
-def rucio_exception(
-    error: errors.CS3Error, first: Mapping[type[errors.CS3Error], type[exception.RucioException]] | None = None
-) -> exception.RucioException:
+def rucio_exception(error: errors.CS3Error, first: _Table | None = None) -> exception.RucioException:
     """Rucio's exception for an error: that of its nearest class in ``first``, then in :data:`RUCIO_EXCEPTIONS`."""
     for table in (first or {}, RUCIO_EXCEPTIONS):
         for kind in type(error).__mro__:
@@ -331,19 +363,29 @@ def rucio_exception(
     raise AssertionError(f"{type(error).__name__} is no CS3Error")
 
 
-@contextlib.contextmanager
-def _rucio_exceptions(
-    first: Mapping[type[errors.CS3Error], type[exception.RucioException]] | None = None,
-) -> Iterator[None]:
-    try:
-        yield
-    except errors.CS3Error as error:
-        raise rucio_exception(error, first) from error
+class _RucioExceptions:
+    """Within it, errors of this package become Rucio's exceptions; ``first`` is as for :func:`rucio_exception`."""
+
+    def __init__(self, first: _Table | None = None) -> None:
+        self._first = first
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        if isinstance(error, errors.CS3Error):
+            raise rucio_exception(error, self._first) from error
 
 
-def _identity(info: FileInfo) -> tuple[str, int, float]:
-    """What changes when the content does."""
-    return info.etag, info.size, info.mtime_s
+# An RSE has few protocols, and each of its many files asks for these.
+@functools.lru_cache(maxsize=256)
+def _server_base(server: str) -> WebDAVBase:
+    return WebDAVBase.parse(f"{server}/")
+
+
+@functools.lru_cache(maxsize=256)
+def _prefix_reference(webdav: WebDAVBase, server: str, prefix: str) -> Reference:
+    return webdav.reference(f"{server}{rses.prefix_path({'prefix': prefix})}")
 
 
 def _deadline(seconds: int | None, target: str) -> Callable[[int], None] | None:

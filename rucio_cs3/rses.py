@@ -23,7 +23,16 @@ from rucio.common.config import get_config
 from rucio.rse import rsemanager
 
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.config import Endpoint, Landing, Proof, Timeouts, WebDAVSite, split_address
+from rucio_cs3.cs3.config import (
+    MAX_DOWNLOAD_STREAMS,
+    Endpoint,
+    Landing,
+    Proof,
+    Timeouts,
+    UploadProtocol,
+    WebDAVSite,
+    split_address,
+)
 from rucio_cs3.cs3.reference import SCHEMES, MountRoot, WebDAVBase, base_of_prefix, encode_path, parse_root
 from rucio_cs3.transfers.modes import Wish
 
@@ -38,6 +47,9 @@ SETTINGS: Mapping[str, str] = {
     "cs3_allow_plaintext": "true: tokens may travel without TLS to other machines",
     "cs3_data_hosts": "comma-separated hosts that tickets and redirects may name beside the RSE's own",
     "cs3_landing": "temporary or direct: how uploads come under their name (default: by kind of root)",
+    "cs3_upload_protocol": "auto, simple or tus: how uploads are sent (default auto)",
+    "cs3_download_streams": f"how many streams fetch one large file, 1 to {MAX_DOWNLOAD_STREAMS} (default 4)",
+    "cs3_keep_checksums": "true or false: keep checksums as metadata where the server stores none (default true)",
     "cs3_proof": "read, server or size: how content is proven where the server keeps no checksum (default read)",
     "cs3_transfer_mode": "auto, pull, push or relay: who moves the bytes of transfers (default auto)",
     "cs3_call_timeout_s": "seconds for one gRPC call, more than 0",
@@ -96,6 +108,11 @@ def endpoint(
             gateway_tls=reader.flag("cs3_gateway_tls", default=True),
             webdav=_webdav(rse, protocol, reader),
             landing=cast("Landing | None", reader.choice("cs3_landing", get_args(Landing))),
+            upload_protocol=cast(
+                "UploadProtocol", reader.choice("cs3_upload_protocol", get_args(UploadProtocol)) or "auto"
+            ),
+            keep_checksums=reader.flag("cs3_keep_checksums", default=True),
+            download_streams=reader.count("cs3_download_streams", most=MAX_DOWNLOAD_STREAMS, default=4),
             timeouts=reader.timeouts("call", "idle", "processing"),
             **reader.of_every_site(),
         )
@@ -293,6 +310,15 @@ class _Settings:
         if not 0 < seconds < math.inf:
             raise self._wrong(key)
         return seconds
+
+    def count(self, key: str, *, most: int, default: int) -> int:
+        text = self.text(key)
+        if text is None:
+            return default
+        # isdecimal() alone is true for the digits of all scripts.
+        if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= most:
+            raise self._wrong(key)
+        return int(text)
 
     def choice(self, key: str, choices: tuple[str, ...]) -> str | None:
         text = self.text(key)

@@ -79,6 +79,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             _need(server)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_state_in_the_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is kept of unfinished uploads is kept elsewhere; child processes are told, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RUCIO_CS3_STATE_DIR", str(tmp_path_factory.mktemp("states", numbered=False) / "uploads"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def reva_sites() -> Iterator[tuple[RevaSite, RevaSite]]:
     """Two real Reva sites, ``a`` and ``b``, with HTTP-TPC and without TLS."""

@@ -1,15 +1,22 @@
 """A client for CS3 clouds: gRPC for everything but bytes, HTTP for bytes. Knows no Rucio.
 
-Begin reading at :mod:`rucio_cs3.cs3.storage`.
+Begin reading at :mod:`rucio_cs3.cs3.storage`. The names below are imported when they are asked for: Rucio imports this
+package in every process that has the RSE plugin, and gRPC is needed only in those that open a connection.
 """
 
-from rucio_cs3.cs3.auth import BasicProvider, BearerProvider, CredentialProvider, Secret
-from rucio_cs3.cs3.config import Endpoint, Timeouts
-from rucio_cs3.cs3.errors import CS3Error
-from rucio_cs3.cs3.pool import POOL
-from rucio_cs3.cs3.reference import Reference, WebDAVBase, parse_root
-from rucio_cs3.cs3.resources import FileInfo, Quota
-from rucio_cs3.cs3.storage import CS3Storage, Moved
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rucio_cs3.cs3.auth import BasicProvider, BearerProvider, CredentialProvider, Secret
+    from rucio_cs3.cs3.config import Endpoint, Timeouts
+    from rucio_cs3.cs3.errors import CS3Error
+    from rucio_cs3.cs3.pool import POOL
+    from rucio_cs3.cs3.reference import Reference, WebDAVBase, parse_root
+    from rucio_cs3.cs3.resources import FileInfo, Quota
+    from rucio_cs3.cs3.storage import CS3Storage, Moved
 
 __all__ = [
     "POOL",
@@ -28,3 +35,24 @@ __all__ = [
     "WebDAVBase",
     "parse_root",
 ]
+
+_HOMES = {
+    "auth": ("BasicProvider", "BearerProvider", "CredentialProvider", "Secret"),
+    "config": ("Endpoint", "Timeouts"),
+    "errors": ("CS3Error",),
+    "pool": ("POOL",),
+    "reference": ("Reference", "WebDAVBase", "parse_root"),
+    "resources": ("FileInfo", "Quota"),
+    "storage": ("CS3Storage", "Moved"),
+}
+
+
+if not TYPE_CHECKING:  # with it, a type checker would believe in any name
+
+    def __getattr__(name: str) -> object:
+        for module, names in _HOMES.items():
+            if name in names:
+                value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+                globals()[name] = value
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -74,6 +74,14 @@ class CredentialProvider(Protocol):
         """
         ...  # pragma: no cover
 
+    def lasting_secret(self) -> str | None:
+        """What only this identity knows, the same in other processes and after days; nobody is asked for it but a
+        file. None where there is none: what a login issues or rotates is none.
+
+        :raises ConfigurationError: when the secret cannot be had.
+        """
+        ...  # pragma: no cover
+
 
 @dataclass(frozen=True)
 class Secret:
@@ -135,6 +143,10 @@ class BasicProvider:
     def login(self) -> Login:
         return Login("basic", self.username, self.password.get())
 
+    def lasting_secret(self) -> str | None:
+        password = self.password.get()
+        return "\0".join(("basic", self.username, password)) if password else None
+
 
 @dataclass(frozen=True)
 class BearerProvider:
@@ -147,6 +159,11 @@ class BearerProvider:
 
     def login(self) -> Login:
         return Login("bearer", "", self.token.get())
+
+    def lasting_secret(self) -> str | None:
+        # It lasts as long as its owner leaves it in its place.
+        token = self.token.get()
+        return "\0".join(("bearer", token)) if token else None
 
 
 class TokenSource:
@@ -194,22 +211,39 @@ class TokenSource:
                 self._current = None
 
 
+def new_credential(token: str) -> Credential:
+    """The credential of a token that was issued just now.
+
+    Its end is by the clock of this machine, where it says how long it lives: to a clock that is ahead of the issuer's
+    by more than that, each new token would be over already.
+    """
+    now = time.time()
+    expiry, issued = jwt_expiry(token), _claim(token, "iat")
+    if expiry is not None and issued is not None and issued < expiry:
+        expiry = now + (expiry - issued)
+    return Credential(token, expiry, now)
+
+
 def jwt_expiry(token: str) -> float | None:
     """The ``exp`` claim of a JWT in seconds since the epoch (RFC 7519, 4.1.4), unverified.
 
     It only decides when to renew, so anything unreadable is None.
     """
+    return _claim(token, "exp")
+
+
+def _claim(token: str, name: str) -> float | None:
     parts = token.split(".")
     if len(parts) != 3:
         return None
     try:
         payload = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        expiry = payload["exp"]
+        value = payload[name]
     except (binascii.Error, ValueError, KeyError, TypeError, RecursionError):
         return None
-    if isinstance(expiry, bool) or not isinstance(expiry, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
-        return float(expiry)
+        return float(value)
     except OverflowError:
         return None

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-import zlib
 from collections.abc import Iterable, Mapping
 from typing import Protocol
+
+try:
+    # With the processor's vector instructions: 94 GB/s on an AMD EPYC, where zlib 1.2.13 needs a quarter of a second
+    # for 1 GB. At the speed of a local network that is a third of the processor time of a transfer.
+    from zlib_ng.zlib_ng import adler32
+except ImportError:  # a platform that has no wheel of it
+    from zlib import adler32
 
 #: Algorithm name -> number of hex digits in its full form.
 HEX_DIGITS: Mapping[str, int] = {"adler32": 8, "md5": 32, "sha1": 40}
@@ -34,7 +40,7 @@ class _Adler32:
         self._value = 1
 
     def update(self, data: bytes | bytearray | memoryview, /) -> None:
-        self._value = zlib.adler32(data, self._value)
+        self._value = adler32(data, self._value)
 
     def hexdigest(self) -> str:
         return f"{self._value:08x}"

@@ -19,6 +19,12 @@ from rucio_cs3.cs3.reference import MountRoot, Reference, Root, SpaceRoot, WebDA
 #: How an upload comes to stand under its final name; see :attr:`Endpoint.landing`.
 Landing = Literal["direct", "temporary"]
 
+#: How the bytes of an upload are sent; see :attr:`Endpoint.upload_protocol`.
+UploadProtocol = Literal["auto", "simple", "tus"]
+
+#: Most parallel streams of one download. Every one is a connection and a ticket of its own.
+MAX_DOWNLOAD_STREAMS = 8
+
 #: How content is proven at the storage that received it; see :attr:`Endpoint.proof`.
 Proof = Literal["read", "server", "size"]
 
@@ -52,7 +58,8 @@ class Site:
     """What HTTP with a site needs to know, whatever the site is.
 
     :param name: what messages call it: the RSE's name, or the host.
-    :param ca_bundle: PEM file to verify its servers with; None is the system's.
+    :param ca_bundle: PEM file to verify its servers with; None is certifi's for HTTP and gRPC's own for the gateway,
+        never the system's.
     :param insecure: do not verify certificates of HTTP connections at all; warned about loudly.
     :param allow_plaintext: tokens may travel unencrypted to hosts other than this machine.
     :param data_hosts: hosts beside the site's own, at any port, that a ticket or redirect may name; a token of the
@@ -128,7 +135,7 @@ class Site:
         except ValueError:
             raise errors.ProtocolViolation(f"{self.name}: the {what}'s URL is none") from None
         if "\\" in url or "@" in parts.netloc:
-            # urllib3 ends the host at a backslash and urlsplit does not: the token would go elsewhere.
+            # Browsers end the host at a backslash and urlsplit does not: no two of those that read it are to differ.
             raise errors.ProtocolViolation(f"{self.name}: the {what}'s URL has a user or a backslash in its host")
         if parts.scheme not in ("http", "https") or not host:
             raise errors.ProtocolViolation(f"{self.name}: the {what} names {parts.scheme}://{host}, no HTTP server")
@@ -179,14 +186,26 @@ class Endpoint(Site):
     :param landing: ``temporary``: uploads go to a hidden sibling and are moved to the final name when
         proven (the CERNBox line shows a cut upload under its name); ``direct``: the server makes
         uploads visible only when whole (OpenCloud; refused for paths); None decides by the kind of root.
+    :param upload_protocol: ``simple``: one PUT; ``tus``: resumable, in pieces, wherever the server offers it; ``auto``
+        decides by size and offer.
+    :param keep_checksums: where the server stores none, keep those of an upload as metadata of the file.
+    :param download_streams: most streams that fetch ranges of one file at the same time, 1 to
+        :data:`MAX_DOWNLOAD_STREAMS`; a server without ranges gets one.
     """
 
     gateway: str
     webdav: WebDAVBase
     gateway_tls: bool = True
     landing: Landing | None = None
+    upload_protocol: UploadProtocol = "auto"
+    keep_checksums: bool = True
+    download_streams: int = 4
 
     def __post_init__(self) -> None:
+        if not 1 <= self.download_streams <= MAX_DOWNLOAD_STREAMS:
+            raise errors.ConfigurationError(
+                f"{self.name}: download_streams must be 1 to {MAX_DOWNLOAD_STREAMS}, not {self.download_streams}"
+            )
         host, _ = split_address(self.gateway, f"{self.name}: gateway")
         if self.landing == "direct" and self.stores_paths:
             # Reva v3.12.1 local was seen to; for its other drivers nobody has looked.

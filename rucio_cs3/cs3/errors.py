@@ -1,7 +1,7 @@
 """Every error that this client raises, and the three tables that decide which one it is.
 
 This module does no I/O and knows neither Rucio nor a transport object: the edges
-(:mod:`rucio_cs3.cs3.gateway` for gRPC, :mod:`rucio_cs3.cs3.data_gateway` for HTTP) translate once
+(:mod:`rucio_cs3.cs3.gateway` for gRPC, :mod:`rucio_cs3.cs3.http_client` for HTTP) translate once
 with the tables below; :mod:`rucio_cs3.protocol` maps the tree onto Rucio's exceptions. ::
 
     CS3Error
@@ -15,6 +15,7 @@ with the tables below; :mod:`rucio_cs3.protocol` maps the tree onto Rucio's exce
     +-- PreconditionFailed     a condition of the request (parent, etag, lock) does not hold
     +-- Locked                 somebody holds a lock; later it may work
     +-- TooEarly               the file is still being post-processed; later it may work
+    |   +-- StillProcessing    ... for longer than this client was told to wait
     +-- NoSpaceLeft            a quota or a disk at the server is full
     +-- Throttled              the server asks for fewer requests
     +-- Unavailable            the server cannot be reached, or says that it is not able to serve
@@ -34,7 +35,7 @@ with the tables below; :mod:`rucio_cs3.protocol` maps the tree onto Rucio's exce
     +-- ConfigurationError     a setting is missing or wrong
 
 It is no :class:`OSError` on purpose: an ``except OSError`` around local disk work must not swallow
-a remote fault (note that :class:`requests.RequestException` *is* an ``OSError``).
+a remote fault (note that those of sockets and of :mod:`ssl` *are*).
 """
 
 from __future__ import annotations
@@ -151,6 +152,10 @@ class TooEarly(CS3Error):
     """The file is still being post-processed by the server; later it may work."""
 
     retryable_by_default = True
+
+
+class StillProcessing(TooEarly):
+    """The server has the whole file, and has not made it readable within ``timeouts.processing_s``."""
 
 
 class NoSpaceLeft(CS3Error):
@@ -297,6 +302,7 @@ HTTP_STATUSES: Mapping[int, type[CS3Error]] = {
     424: PreconditionFailed,
     425: TooEarly,
     429: Throttled,
+    460: ChecksumMismatch,  # TUS 1.0.0, checksum extension
     500: ServerFault,
     501: Unsupported,
     502: Unavailable,

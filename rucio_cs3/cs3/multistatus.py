@@ -7,7 +7,6 @@ A multistatus is XML by RFC 4918, 14.16. Servers disagree about nearly everythin
 from __future__ import annotations
 
 import base64
-import binascii
 import email.utils
 import re
 from collections.abc import Iterator
@@ -39,6 +38,9 @@ _DCACHE = "http://www.dcache.org/2013/webdav}"
 
 _STATUS_OK = re.compile(r"HTTP/\S+\s+200\b")
 
+#: More digits are no size that a file can have, and ``int`` raises ValueError for more than some thousands.
+_SIZE = re.compile(r"[0-9]{1,18}")
+
 
 class _Refused(Exception):
     """The document has a part that no multistatus has."""
@@ -58,7 +60,8 @@ def parse(body: bytes, reference: Reference) -> FileInfo:
 
     try:
         root = _tree(body)
-    except (expat.ExpatError, _Refused) as exc:
+    except (expat.ExpatError, ValueError, LookupError, _Refused) as exc:
+        # ValueError and LookupError: it declares an encoding that the parser cannot use, or nobody knows.
         raise wrong(f"is no XML that can be read: {exc}") from None
     responses = [element for element in root if element.tag == f"{_DAV}response"]
     if root.tag != f"{_DAV}multistatus" or len(responses) != 1:
@@ -68,9 +71,10 @@ def parse(body: bytes, reference: Reference) -> FileInfo:
     kind = found.get(f"{_DAV}resourcetype")
     is_directory = kind is not None and kind.find(f"{_DAV}collection") is not None
     length = _text(found.get(f"{_DAV}getcontentlength"))
-    if not is_directory and not (length.isascii() and length.isdecimal()):
+    told = _SIZE.fullmatch(length)
+    if not is_directory and told is None:
         raise wrong("does not say how large the file is")
-    size = int(length) if length.isascii() and length.isdecimal() else 0
+    size = int(length) if told is not None else 0
     sums = {} if is_directory else _checksums(found)
     if not is_directory and size == 0:
         sums["adler32"] = checksums.EMPTY_ADLER32
@@ -98,7 +102,7 @@ def digest(header: str) -> dict[str, str]:
         if name.lower() == "md5":
             try:
                 value = base64.b64decode(value, validate=True).hex()
-            except binascii.Error:
+            except ValueError:
                 continue
         _add(found, name, value)
     return found
@@ -138,7 +142,7 @@ def _text(element: Element | None) -> str:
 def _seconds(text: str) -> float:
     try:
         return email.utils.parsedate_to_datetime(text).timestamp()
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, IndexError):  # the last in early releases of Python 3.10 and 3.11
         return 0.0
 
 

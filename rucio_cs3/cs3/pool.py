@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from rucio_cs3.cs3.auth import CredentialProvider
 from rucio_cs3.cs3.config import Endpoint, Site
-from rucio_cs3.cs3.data_gateway import HTTPClient
+from rucio_cs3.cs3.http_client import HTTPClient
 from rucio_cs3.cs3.storage import CS3Storage
 
 T = TypeVar("T")

@@ -1,7 +1,7 @@
 """What a server says, without what it was told in confidence. Pure.
 
 Its words end in logs, in Rucio's database and before the owners of rules, and some servers repeat the request they
-refuse. Used by :func:`rucio_cs3.cs3.data_gateway.http_error` for all error answers, and by :mod:`rucio_cs3.cs3.tpc`
+refuse. Used by :func:`rucio_cs3.cs3.http_client.http_error` for all error answers, and by :mod:`rucio_cs3.cs3.tpc`
 for the reports of copies.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from urllib.parse import parse_qsl, quote, urlsplit
 
 _SECRET_HEADERS = frozenset({"authorization", "transferheaderauthorization", "x-access-token", "x-reva-transfer"})
@@ -29,9 +29,13 @@ def without_secrets(words: str, headers: Mapping[str, str], url: str) -> str:
     :param headers: of the request; the values of those that carry tokens and passwords are hidden.
     :param url: of the request; its query is hidden (dCache and XRootD put tokens there when they redirect).
     """
-    plain = {*_of_headers(headers), *_of_query(url)} - {""}
+    return hidden(words, {*_of_headers(headers), *_of_query(url)} - {""})
+
+
+def hidden(words: str, secrets: Collection[str]) -> str:
+    """Words with ``***`` for each of these secrets, none of which is empty."""
     # JSON may escape a slash, and a URL more.
-    written = {form for secret in plain for form in (secret, quote(secret, safe=""), secret.replace("/", "\\/"))}
+    written = {form for secret in secrets for form in (secret, quote(secret, safe=""), secret.replace("/", "\\/"))}
     for secret in sorted(written, key=len, reverse=True):
         words = _hide(words, secret)
     return words

@@ -8,6 +8,7 @@ ownCloud Infinite Scale and OpenCloud). A :class:`Reference` is a root and a rel
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
@@ -192,21 +193,36 @@ def _split(url: str) -> tuple[bool, str, int, str]:
         raise errors.InvalidReference(f"{url!r} holds a tab or line break; percent-encode it")
     try:
         parts = urlsplit(url)
-        port = parts.port
+        scheme, path = parts.scheme, parts.path
+        user, _, server = parts.netloc.rpartition("@")
+        host, port = _server(server)
     except ValueError as exc:
+        if "@" in url.partition("://")[2].partition("/")[0]:
+            raise errors.InvalidReference("a URL with a user name or password in it is none; remove them") from None
         raise errors.InvalidReference(f"{url!r} is no URL: {exc}") from exc
-    if parts.scheme not in SCHEMES:
-        raise errors.InvalidReference(f"{url!r} has scheme {parts.scheme!r}; known are {', '.join(SCHEMES)}")
-    if not parts.hostname:
+    if scheme not in SCHEMES:
+        raise errors.InvalidReference(f"{url!r} has scheme {scheme!r}; known are {', '.join(SCHEMES)}")
+    if not host:
         raise errors.InvalidReference(f"{url!r} names no host")
-    if parts.username or parts.password:
+    if user:
         # The URL itself is not repeated: it carries a secret.
-        raise errors.InvalidReference(f"a URL at {parts.hostname} carries a user name or password; remove them")
+        raise errors.InvalidReference(f"a URL at {host} carries a user name or password; remove them")
     if "?" in url or "#" in url:  # an empty query or fragment, too: the name may end in '?' or '#'
         raise errors.InvalidReference(f"{url!r} has a query or fragment; encode '?' as %3F and '#' as %23")
-    secure = SCHEMES[parts.scheme]
+    secure = SCHEMES[scheme]
     # Rucio writes port 0 for "the default" (rsemanager.parse_pfns).
-    return secure, parts.hostname, port or (443 if secure else 80), parts.path
+    return secure, host, port or (443 if secure else 80), path
+
+
+# All PFNs of an RSE have one; urllib takes it apart anew for each of its properties.
+@functools.lru_cache(maxsize=256)
+def _server(text: str) -> tuple[str, int | None]:
+    """Host in lower case, and port where there is one.
+
+    :raises ValueError: for a port that is none.
+    """
+    parts = urlsplit(f"//{text}")
+    return parts.hostname or "", parts.port
 
 
 def _decoded(segment: str, where: str) -> str:

@@ -1,6 +1,7 @@
 """The one retry layer: try again what may be tried again, within one overall deadline.
 
-Neither gRPC nor requests retries by itself here, so that waiting times do not multiply.
+Neither gRPC nor HTTP retries by itself here, so that waiting times do not multiply. (The one exception costs no
+time: a look on a kept connection that the server has just closed, :mod:`rucio_cs3.cs3.connections`.)
 """
 
 from __future__ import annotations
@@ -23,16 +24,26 @@ class RetryPolicy:
     :param attempts: calls in all, at least 1.
     :param base_s: limit of the first pause, in seconds.
     :param cap_s: limit that the doubling stops at, in seconds.
+    :param patience_s: longest time that a server may ask for (``Retry-After``), in seconds; one that asks for more
+        gets no further call.
     """
 
     attempts: int = 4
     base_s: float = 0.2
     cap_s: float = 5.0
+    patience_s: float = 10.0
 
     def pause_s(self, attempt: int) -> float:
         """Seconds to wait after the failed call number ``attempt`` (1, 2, …)."""
         # Jitter spreads clients apart; it protects nothing, so the plain generator is right.
         return random.uniform(0.0, min(self.cap_s, self.base_s * 2 ** (attempt - 1)))  # noqa: S311
+
+    def wait_s(self, attempt: int, error: errors.CS3Error) -> float | None:
+        """Seconds to wait after call number ``attempt`` failed with a retryable error; None ends it."""
+        asked = error.retry_after_s or 0.0
+        if attempt >= self.attempts or asked > self.patience_s:
+            return None
+        return max(self.pause_s(attempt), asked)
 
 
 def call(function: Callable[[float], T], policy: RetryPolicy, *, deadline_s: float) -> T:
@@ -50,8 +61,8 @@ def call(function: Callable[[float], T], policy: RetryPolicy, *, deadline_s: flo
         try:
             return function(max(end - time.monotonic(), 0.001))
         except errors.CS3Error as error:
-            pause = policy.pause_s(attempt)
-            if not error.retryable or attempt >= policy.attempts or time.monotonic() + pause >= end:
+            pause = policy.wait_s(attempt, error) if error.retryable else None
+            if pause is None or time.monotonic() + pause >= end:
                 raise
         time.sleep(pause)
         attempt += 1

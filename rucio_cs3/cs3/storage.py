@@ -8,7 +8,7 @@ An upload is one ladder, and every other operation is a shorter one::
           Gateway.initiate_upload    gateway                gRPC: where the bytes may go
           DataGateway.put            data_gateway           HTTP: there they go
             UploadBody               streams, checksums     the one byte loop: read, digest, send
-          Namespace.settled          namespace              what arrived?
+          Arrivals.prove             arrivals               what arrived?
           Namespace.move             namespace              now it may be seen
 
 The promises, with their case numbers, are in docs/contract.md. This package knows no Rucio.
@@ -21,19 +21,25 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rucio_cs3.cs3 import errors
+from rucio_cs3.cs3 import downloads, errors
 from rucio_cs3.cs3.auth import CredentialProvider
 from rucio_cs3.cs3.checksums import Digests
 from rucio_cs3.cs3.config import Endpoint
-from rucio_cs3.cs3.data_gateway import DataGateway, HTTPClient
-from rucio_cs3.cs3.downloads import Downloads, compare
+from rucio_cs3.cs3.data_gateway import DataGateway
+from rucio_cs3.cs3.downloads import Downloads
 from rucio_cs3.cs3.gateway import Gateway
+from rucio_cs3.cs3.http_client import HTTPClient
+from rucio_cs3.cs3.kept_checksums import KeptChecksums
+from rucio_cs3.cs3.local_files import open_source
 from rucio_cs3.cs3.namespace import Namespace
 from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.remote_file import RemoteFile
 from rucio_cs3.cs3.resources import FileInfo, Quota
-from rucio_cs3.cs3.streams import Progress, SafeFile, UploadBody, open_source
-from rucio_cs3.cs3.uploads import Options, Uploads
+from rucio_cs3.cs3.resumable import ResumableUploads
+from rucio_cs3.cs3.streams import Progress, UploadBody
+from rucio_cs3.cs3.upload_attempt import Options
+from rucio_cs3.cs3.upload_state import LocalSource
+from rucio_cs3.cs3.uploads import Uploads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +49,20 @@ class Moved:
     :param size: bytes.
     :param checksums: algorithm -> hex digits of the bytes that passed through here.
     :param seconds: wall time from the first request to the last answer.
+    :param info: of an upload, what the server said of the very content, maybe under a hidden sibling's name; None where
+        that is not known.
     """
 
     size: int
     checksums: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    info: FileInfo | None = None
 
 
 class CS3Storage:
-    """One endpoint with one identity; safe for many threads. Close it, or use it as a context manager."""
+    """One endpoint with one identity; safe for many threads, not across a fork: :mod:`rucio_cs3.cs3.pool` has another
+    for the child. Close it, or use it as a context manager.
+    """
 
     def __init__(self, endpoint: Endpoint, provider: CredentialProvider) -> None:
         self.endpoint = endpoint
@@ -60,8 +71,10 @@ class CS3Storage:
         self._gateway = Gateway(endpoint, provider)
         data = DataGateway(endpoint, self.http, self._gateway.tokens.get)
         self._namespace = Namespace(endpoint, self._gateway)
-        self._downloads = Downloads(self._gateway, data, self._namespace)
-        self._uploads = Uploads(endpoint, self._gateway, data, self._namespace, self._downloads)
+        self._downloads = Downloads(endpoint, self._gateway, data, self._namespace)
+        self._kept = KeptChecksums(self._gateway, name=endpoint.name, enabled=endpoint.keep_checksums)
+        resumable = ResumableUploads(endpoint, self.http, self._gateway, self._namespace, provider)
+        self._uploads = Uploads(endpoint, self._gateway, data, self._namespace, self._downloads, self._kept, resumable)
 
     def __enter__(self) -> CS3Storage:
         return self
@@ -95,7 +108,7 @@ class CS3Storage:
         """Look at a file once the server has finished with it.
 
         :raises NotFound: when nothing is there.
-        :raises TooEarly: when post-processing takes longer than ``timeouts.processing_s``.
+        :raises StillProcessing: when post-processing takes longer than ``timeouts.processing_s``.
         """
         return self._namespace.settled(reference)
 
@@ -111,12 +124,15 @@ class CS3Storage:
         """
         return self._namespace.list(reference)
 
-    def make_directories(self, reference: Reference) -> None:
+    def make_directories(self, reference: Reference, *, remembered: bool = False) -> bool:
         """Make a folder and those above it; what is there stays.
 
+        :param remembered: a folder that this storage has seen before is not looked at again. Only for whoever finds
+            out in another way when somebody has removed it since, and then calls this again without.
+        :returns: whether a folder was missing.
         :raises AlreadyExists: when a file stands where a folder is needed.
         """
-        self._namespace.make_directories(reference)
+        return self._namespace.make_directories(reference, remembered=remembered)
 
     def move(self, source: Reference, destination: Reference) -> None:
         """Give a file another name; the folder of ``destination`` is made where it is missing.
@@ -124,14 +140,7 @@ class CS3Storage:
         :raises AlreadyExists: when ``destination`` is there; it stays as it is.
         :raises NotFound: when ``source`` is not there.
         """
-        # Reva v3.12.1 replaces an existing destination and answers a missing source with INTERNAL,
-        # so both are looked at first. The look and the move are not one step: a file that somebody
-        # else writes between them to the same name is replaced on that line.
-        moving = self.stat(source)
-        if self.exists(destination):
-            raise errors.AlreadyExists("the new name is taken", operation="Move", target=str(destination))
-        self._namespace.make_directories(destination.parent)
-        self._namespace.move(source, destination, size=moving.size)
+        self._namespace.rename(source, destination)
 
     def delete(self, reference: Reference) -> None:
         """Delete a file, or a folder with all in it, into the recycle bin.
@@ -166,35 +175,59 @@ class CS3Storage:
         overwrite: bool = False,
         read_back: bool = False,
         algorithms: Collection[str] = ("adler32",),
+        checksums: Mapping[str, str] | None = None,
         progress: Progress | None = None,
         idle_timeout_s: float | None = None,
+        resume: bool = True,
     ) -> Moved:
         """Store a local file; when this returns, the whole file can be read under its name.
 
         Size and checksums are counted while sending and compared with what the server then says. Missing
-        folders are made. On any failure nothing new stands under the name, and what stood there stays.
+        folders are made. A broken connection, or a server that is busy, is met by a new beginning, some few times.
+        On any failure nothing new stands under the name, and what stood there stays.
         Reva v3.12.1 has no condition for its Move, so of two that upload to one new name at the same moment
         the later replaces the earlier there.
 
         :param overwrite: replace what stands there; otherwise that is an error.
         :param read_back: where the server keeps no checksum, fetch the file again and compare.
         :param algorithms: checksums to compute on the way; adler32 and md5 are Rucio's.
+        :param checksums: what the file is known to have, algorithm -> full-width lower-case hex digits. Another content
+            is never sent as a whole, and a server that compares checksums (OpenCloud) does so without a second read.
+        :param progress: called with the bytes that just moved; with a negative number where they are sent again.
         :param idle_timeout_s: longest wait for the server's answer, where shorter than ``timeouts.idle_s``.
+        :param resume: should a large file's upload by TUS be killed or given up, leave a small file below
+            ``$XDG_STATE_HOME`` for the next upload of the same file to the same place, which goes on with it. What
+            was sent before is then read once more locally, for the checksums.
         :raises AlreadyExists: when the name is taken, and always when by a folder.
         :raises LocalError: when the local file cannot be read, or changes meanwhile.
         :raises NoSpaceLeft: when a quota or a disk at the server is full.
-        :raises IntegrityError: when the server has something else than what was sent.
-        :raises TooEarly: when the server's post-processing takes longer than ``timeouts.processing_s``.
+        :raises IntegrityError: when the server has something else than what was sent, or the file than ``checksums``.
+        :raises StillProcessing: when the server's post-processing takes longer than ``timeouts.processing_s``.
         """
         started = time.monotonic()
         with open_source(local_path) as (file, status):
-            body = UploadBody(file, status.st_size, Digests(algorithms), name=str(local_path), progress=progress)
-            options = Options(
-                mtime_s=status.st_mtime, overwrite=overwrite, read_back=read_back, idle_timeout_s=idle_timeout_s
+            body = UploadBody(
+                file,
+                status.st_size,
+                Digests({*algorithms, *(checksums or ())}),
+                name=str(local_path),
+                progress=progress,
+                expected=checksums,
             )
-            self._uploads.upload(body, reference, options)
+            options = Options(
+                mtime_s=status.st_mtime,
+                overwrite=overwrite,
+                read_back=read_back,
+                idle_timeout_s=idle_timeout_s,
+                restarts=True,
+                source=LocalSource.of(local_path, status) if resume else None,
+            )
+            info = self._uploads.upload(body, reference, options)
         return Moved(
-            size=body.digests.byte_count, checksums=body.digests.hexdigests(), seconds=time.monotonic() - started
+            size=body.digests.byte_count,
+            checksums=body.digests.hexdigests(),
+            seconds=time.monotonic() - started,
+            info=info,
         )
 
     def store(self, body: UploadBody, reference: Reference) -> None:
@@ -207,6 +240,19 @@ class CS3Storage:
         :raises ChecksumMismatch: when the content is not what ``body`` is to have; the server never had all of it.
         """
         self._uploads.upload(body, reference, Options(traceable=True))
+
+    def keep_checksums(self, info: FileInfo, sums: Mapping[str, str]) -> bool:
+        """Keep checksums as metadata of a file whose content has just been proven to have them, for later looks at it.
+
+        Only for a content that was read, or compared with the server's own checksum, since ``info`` was got. They are
+        kept where settings, server and size make it worth it (:mod:`rucio_cs3.cs3.kept_checksums`). One round trip;
+        that the server refuses is no error.
+
+        :param info: the last look at the file before the proof. Should the content be another by now, nothing of what
+            is kept will be believed of it.
+        :returns: whether they are kept now.
+        """
+        return self._kept.keep(info, sums)
 
     def sweep(self, reference: Reference) -> None:
         """Remove what killed processes have left of a :meth:`store` of this file: hidden siblings of its name.
@@ -235,39 +281,50 @@ class CS3Storage:
         algorithms: Collection[str] = ("adler32",),
         progress: Progress | None = None,
         idle_timeout_s: float | None = None,
+        streams: int | None = None,
+        resume: bool = True,
     ) -> Moved:
         """Fetch a file; when this returns, the whole of it is on the local disk under its name.
 
+        A connection that breaks, and a server that is silent or busy for a while, are survived: by a range from the
+        byte reached on, where the server has ranges, and from the beginning otherwise. A file that is replaced
+        meanwhile is fetched anew, whole; versions are never mixed.
+
         :param local_path: its folder must exist; what stands there is replaced at the very end.
-        :param idle_timeout_s: longest silence, where shorter than ``timeouts.idle_s``.
-        :raises NotFound: when nothing is there.
+        :param progress: called by one thread at a time, which need not be the caller's where there are streams.
+        :param idle_timeout_s: longest silence of one attempt, where shorter than ``timeouts.idle_s``.
+        :param streams: most ranges to fetch at the same time, where the server has them and the file is large;
+            ``Endpoint.download_streams`` by default. One, where another checksum than adler32 is asked for.
+        :param resume: keep what has come of a large file (64 MiB or more) when this process is killed or interrupted
+            or the network stays away, in a hidden file beside ``local_path``, and begin with what was kept so.
+        :raises NotFound: when nothing is there, also when it is deleted meanwhile.
         :raises InvalidRequest: when it is a folder.
+        :raises TransferInterrupted: (DeadlineExceeded, Unavailable) when the connection breaks again and again, or
+            the file is replaced again and again.
+        :raises StillProcessing: when the server's post-processing takes longer than ``timeouts.processing_s``.
         :raises IntegrityError: when what came differs from what the server says it has.
         :raises LocalError: when the local disk is full or the folder missing.
         """
         started = time.monotonic()
-        info = self._downloads.readable(reference)
-        digests = Digests({*algorithms, *(("adler32",) if "adler32" in info.checksums else ())})
-        with SafeFile(local_path) as target:
+        options = downloads.Options(
+            algorithms=algorithms, progress=progress, idle_timeout_s=idle_timeout_s, streams=streams, resume=resume
+        )
+        size, checksums = self._downloads.save(reference, local_path, options)
+        return Moved(size=size, checksums=checksums, seconds=time.monotonic() - started)
 
-            def write(piece: memoryview) -> None:
-                target.write(piece)
-                digests.update(piece)
-                if progress is not None:
-                    progress(len(piece))
-
-            self._downloads.fetch(info, write, idle_timeout_s=idle_timeout_s)
-            compare(info, digests.byte_count, digests.hexdigests(), operation="GET")
-            target.commit()
-        return Moved(size=digests.byte_count, checksums=digests.hexdigests(), seconds=time.monotonic() - started)
-
-    def checksum(self, reference: Reference, algorithm: str = "adler32") -> str:
+    def checksum(self, reference: Reference, algorithm: str = "adler32", *, size: int | None = None) -> str:
         """The checksum of a file's content as the data gateway sends it: a read of the whole file.
 
-        :raises SizeMismatch: when not as many bytes came as the server says the file has.
+        :param size: bytes that a small file is to have, where the server is known to have finished with it: nobody
+            looks at it then.
+        :raises SizeMismatch: when not as many bytes came as the server says the file has (or ``size``).
         """
-        info = self._downloads.readable(reference)
+        if size is None:
+            return self._downloads.digest(self._downloads.readable(reference), [algorithm])[algorithm]
         digests = Digests([algorithm])
-        self._downloads.fetch(info, digests.update)
-        compare(info, digests.byte_count, {}, operation="GET")
+        self._downloads.fetch(FileInfo(reference=reference, size=size, is_directory=False), digests.update)
+        if digests.byte_count != size:
+            raise errors.SizeMismatch(
+                f"{digests.byte_count} bytes came instead of {size}", operation="GET", target=str(reference)
+            )
         return digests.hexdigests()[algorithm]

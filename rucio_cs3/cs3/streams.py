@@ -1,4 +1,4 @@
-"""The byte loops: file to network and back, in constant memory, counted and digested in the same pass.
+"""The byte loop: file to network, in constant memory, counted and digested in the same pass.
 
 Knows files and iterators; no HTTP and no CS3. A file that is read may be a remote one
 (:mod:`rucio_cs3.cs3.remote_file`): what is the file's fault and what the network's is kept apart here.
@@ -6,15 +6,10 @@ Knows files and iterators; no HTTP and no CS3. A file that is read may be a remo
 
 from __future__ import annotations
 
-import contextlib
-import errno
+import io
 import os
-import secrets
-import stat
 from collections.abc import Callable, Iterator, Mapping
-from io import FileIO
-from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.checksums import Digests
@@ -22,7 +17,8 @@ from rucio_cs3.cs3.checksums import Digests
 #: One read and one write move this much. http.client's own blocks of 16 KiB cost a system call each.
 CHUNK_BYTES = 1024 * 1024
 
-#: Called with the number of bytes that just moved; a negative number takes back a failed attempt.
+#: Called with the number of bytes that just moved; a negative number takes back a failed attempt, and 0 says that
+#: something is read which has moved already.
 Progress = Callable[[int], None]
 
 
@@ -83,8 +79,13 @@ class UploadBody:
         self.sent = 0
         #: What ended the reading: an error of the file or of the content. Never one of whoever is sent to.
         self.failure: errors.CS3Error | None = None
+        #: Where in the file the next piece begins, from the body's first byte on.
+        self._position = 0
+        self._buffer = memoryview(b"")
         self._progress = progress
-        self._wrong_length = wrong_length or self._local_change
+        # Not the method below: a body that refers to itself lives, buffer and all, until the garbage collector comes.
+        self._wrong_length = wrong_length
+        self._stamp = _stamp(file)
         if not size:
             # An empty body is never iterated, so this is the only look; files in /proc have size 0, too.
             self._check_whole()
@@ -95,11 +96,42 @@ class UploadBody:
     def rewind(self) -> None:
         """Begin again with the first byte, after an attempt that the server refused."""
         self._file.seek(self._start)
-        if self._progress is not None and self.sent:
-            self._progress(-self.sent)
-        self.sent = 0
+        self._position = 0
+        self._count_as_sent(0)
         self.failure = None
         self.digests.reset()
+
+    def resume_at(self, position: int) -> None:
+        """Go on with the byte at ``position``, because the server has all before it: after an attempt that ended on
+        the way, or for an upload that another process began.
+
+        What the checksums have not seen yet is read now; what they have seen is sent again without being digested
+        again.
+
+        :raises LocalChanged: (or what ``wrong_length`` makes) when the file ends before.
+        :raises ValueError: for a position that is not within the body.
+        """
+        if not 0 <= position <= self._size:
+            raise ValueError(f"position {position} is not within {self._size} bytes")
+        self.failure = None
+        self.begun = True
+        try:
+            self._go_to(min(position, self.digests.byte_count))
+            self._read_up_to(position)
+        except errors.CS3Error as exc:
+            self.failure = exc
+            raise
+        self._count_as_sent(position)
+
+    def part(self, count: int) -> UploadPart:
+        """At most ``count`` further bytes of the file, as the body of one request among several.
+
+        They follow those that were handed out last, or begin where :meth:`resume_at` said. The last piece of the
+        whole file is held back as ever, until all of it is known to be right.
+
+        :param count: bytes, at least 1; what is left of the file may be less.
+        """
+        return UploadPart(self, min(self._position + count, self._size))
 
     def foresee(self, algorithm: str) -> str:
         """The checksum of what is going to be sent: what is expected, or a read of the whole file now."""
@@ -119,35 +151,67 @@ class UploadBody:
         :raises ChecksumMismatch: when the content is not what is expected, likewise.
         :raises LocalError: when a local file cannot be read; another reader raises its own errors.
         """
+        return self.pieces(self._size)
+
+    def pieces(self, end: int) -> Iterator[memoryview]:
+        """The bytes up to the position ``end``; each piece is valid until the next. Errors as those of ``iter()``."""
         self.begun = True
         try:
-            yield from self._pieces()
+            for piece in self._read_pieces(end):
+                yield piece
+                self._count_as_sent(self.sent + len(piece))
         except errors.CS3Error as exc:
             self.failure = exc
             raise
 
-    def _pieces(self) -> Iterator[memoryview]:
-        buffer = memoryview(bytearray(min(CHUNK_BYTES, self._size) or 1))
-        left = self._size
-        while left:
-            count = self._read(buffer[: min(left, len(buffer))])
+    def _read_pieces(self, end: int) -> Iterator[memoryview]:
+        """Read, and digest what was not digested before."""
+        if not self._buffer:
+            self._buffer = memoryview(bytearray(min(CHUNK_BYTES, self._size) or 1))
+        while self._position < end:
+            count = self._read(self._buffer[: end - self._position])
             if not count:
-                raise self._wrong_length(self._size - left, self._size)
-            piece = buffer[:count]
-            self.digests.update(piece)
-            left -= count
-            if not left:
+                raise self._error_of_length(self._position, self._size)
+            piece = self._buffer[:count]
+            known = self.digests.byte_count - self._position
+            if known < count:
+                self.digests.update(piece[known:] if known > 0 else piece)
+            self._position += count
+            if self._position == self._size:
                 # Before the last piece is sent, so that the server never gets a complete body.
                 self._check_whole()
             yield piece
-            self.sent += count
+
+    def _go_to(self, position: int) -> None:
+        """Have the reader at a position, also where it can only begin again (a remote file)."""
+        if position == self._position:
+            return
+        try:
+            self._file.seek(self._start + position)
+            self._position = position
+        except ValueError:
+            self._file.seek(self._start)
+            self._position = 0
+            self._read_up_to(position)
+
+    def _read_up_to(self, position: int) -> None:
+        """Read without sending; whoever watches is called all the same, and may end it."""
+        for _ in self._read_pieces(position):
             if self._progress is not None:
-                self._progress(count)
+                self._progress(0)
+
+    def _count_as_sent(self, position: int) -> None:
+        moved, self.sent = position - self.sent, position
+        if self._progress is not None and moved:
+            self._progress(moved)
 
     def _check_whole(self) -> None:
         """All bytes have been read: are they all, and the right ones?"""
         if self._read(memoryview(bytearray(1))):
-            raise self._wrong_length(self._size + 1, self._size)
+            raise self._error_of_length(self._size + 1, self._size)
+        if _stamp(self._file) != self._stamp:
+            # A mixture of two contents would be proven to be what was sent, and is no file that ever was.
+            raise errors.LocalChanged(f"local file {self.name} was written to while it was uploaded")
         found = self.digests.hexdigests()
         for algorithm, wanted in self.expected.items():
             if found[algorithm] != wanted:
@@ -165,7 +229,9 @@ class UploadBody:
         except OSError as exc:
             raise errors.LocalError(f"local file {self.name} cannot be read: {exc.strerror}") from exc
 
-    def _local_change(self, came: int, wanted: int) -> errors.CS3Error:
+    def _error_of_length(self, came: int, wanted: int) -> errors.CS3Error:
+        if self._wrong_length is not None:
+            return self._wrong_length(came, wanted)
         if not wanted:
             return errors.LocalChanged(f"local file {self.name} has size 0, and yet there is something to read")
         if came > wanted:
@@ -175,90 +241,27 @@ class UploadBody:
         )
 
 
-class SafeFile:
-    """A download's target: bytes go to a hidden sibling, which takes the final name only in :meth:`commit`.
+class UploadPart:
+    """A piece of an :class:`UploadBody` as the body of one request; made by :meth:`UploadBody.part`.
 
-    Leaving the ``with`` block without a commit removes the sibling and touches nothing else.
-
-    :param path: final name; its folder must exist.
+    :param end: position in the whole body that it ends before.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        # Short and without the final name, so that a name of 255 bytes has a sibling, too.
-        self._part = path.with_name(f".rucio-cs3.{secrets.token_hex(8)}.part")
-        self._file: BinaryIO | None = None
+    def __init__(self, body: UploadBody, end: int) -> None:
+        self._body = body
+        self._size = end - body._position
+        self._end = end
 
-    def __enter__(self) -> SafeFile:
-        with _local_errors(self._path):
-            self._file = self._part.open("xb", buffering=0)
-        return self
+    def __len__(self) -> int:
+        return self._size
 
-    def write(self, data: bytes | memoryview) -> None:
-        """
-        :raises LocalNoSpaceLeft: when the disk is full.
-        """
-        assert self._file is not None
-        with _local_errors(self._path):
-            view = memoryview(data)
-            while view:
-                view = view[self._file.write(view) :]
-
-    def commit(self) -> None:
-        """Put the bytes on the disk and give them the final name, replacing what stood there."""
-        assert self._file is not None
-        with _local_errors(self._path):
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._part.replace(self._path)
-            _sync_folder(self._path.parent)
-        self._file = None
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is None:
-            return
-        self._file.close()
-        # Only our own sibling; that it may be gone already is what we want.
-        with contextlib.suppress(OSError):
-            self._part.unlink()
+    def __iter__(self) -> Iterator[memoryview]:
+        return self._body.pieces(self._end)
 
 
-@contextlib.contextmanager
-def open_source(path: Path) -> Iterator[tuple[FileIO, os.stat_result]]:
-    """Open a local file for an upload, with its status.
-
-    :raises LocalNotFound: when it does not exist.
-    :raises LocalError: when it is no regular file, or cannot be read.
-    """
-    with _local_errors(path):
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            # Checked before it is opened: the open of a pipe waits for its writer.
-            kind = "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
-            raise errors.LocalError(f"local path {path} is {kind}, not a file")
-        file = path.open("rb", buffering=0)
-    with file:
-        yield file, os.fstat(file.fileno())
-
-
-@contextlib.contextmanager
-def _local_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        text = exc.strerror or str(exc)
-        if exc.errno == errno.ENOENT:
-            raise errors.LocalNotFound(f"local path {path} or its folder does not exist") from exc
-        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise errors.LocalNoSpaceLeft(f"local disk is full while writing {path}: {text}") from exc
-        raise errors.LocalError(f"local path {path} cannot be used: {text}") from exc
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name durable; file systems that cannot sync a folder say EINVAL, which is no loss."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _stamp(file: Reader) -> tuple[int, int] | None:
+    """What changes when a local file is written to; None for what is no file on a disk."""
+    if not isinstance(file, io.FileIO):
+        return None
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns

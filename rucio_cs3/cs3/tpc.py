@@ -17,13 +17,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import unquote, urljoin, urlsplit
 
-import requests
-import urllib3
-
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.data_gateway import HTTPClient, http_error
+from rucio_cs3.cs3.http_client import Answer, HTTPClient, http_error
 from rucio_cs3.cs3.markers import LINE_MAX_BYTES, Marker, MarkerParser
-from rucio_cs3.cs3.redaction import without_secrets
 
 #: Seconds of silence after which a server is gone. Reva v3.12.1, dCache and XRootD send a marker every 5 s; Reva
 #: is silent until the source's first byte, too.
@@ -70,6 +66,7 @@ def pull(
     source_authorization: str,
     destination_authorization: str,
     on_marker: Progress | None = None,
+    on_accepted: Callable[[], object] | None = None,
 ) -> None:
     """Have the destination fetch the file from the source; returns when the destination claims success.
 
@@ -80,6 +77,8 @@ def pull(
     :param source_authorization: header value; goes to the destination as ``TransferHeaderAuthorization``, and from
         it to the source.
     :param on_marker: called in this thread for each performance marker; what it raises ends the copy.
+    :param on_accepted: called in this thread when the destination says 202: it saw nothing in the way then
+        (``Overwrite: F``; Reva v3.12.1, ocdav/tpc.go, handleTPCPull). What it raises ends the copy.
     :raises AlreadyExists: when something stands at the destination.
     :raises Unsupported: when the destination refused before anything was written: it does no third-party copies.
     :raises NotFound: when the destination found no such file at the source.
@@ -96,7 +95,7 @@ def pull(
         other_url=source_url,
         other_authorization=source_authorization,
     )
-    _copy(http, request, on_marker)
+    _copy(http, request, on_marker, on_accepted)
 
 
 def push(
@@ -170,7 +169,12 @@ class _Request:
         return kind(message, operation="COPY", target=self.url)
 
 
-def _copy(http: HTTPClient, request: _Request, on_marker: Progress | None) -> None:
+def _copy(
+    http: HTTPClient,
+    request: _Request,
+    on_marker: Progress | None,
+    on_accepted: Callable[[], object] | None = None,
+) -> None:
     """Send the COPY and read its report.
 
     :raises CS3Error: unless the server claims success.
@@ -178,8 +182,10 @@ def _copy(http: HTTPClient, request: _Request, on_marker: Progress | None) -> No
     parser = MarkerParser()
     refusal: errors.CS3Error | None = None
     with ask_to_copy(http, request.url, request.headers, idle_timeout_s=MARKER_TIMEOUT_S) as response:
-        status, asked = response.status_code, response.request
+        status = response.status_code
         if status in _REPORTING:
+            if status == 202 and on_accepted is not None:
+                on_accepted()
             _read(response, parser, request, on_marker)
         elif not 200 <= status < 300:
             refusal = http_error(response, "COPY", request.url)
@@ -187,27 +193,23 @@ def _copy(http: HTTPClient, request: _Request, on_marker: Progress | None) -> No
     if refusal is not None:
         raise _refused(http, request, status, refusal) from None
 
-    def told(words: str) -> str:
-        return without_secrets(words, asked.headers, asked.url or "")
-
     outcome = parser.outcome
     if outcome is None and not parser.began and status != 202:
         raise request.error(errors.ProtocolViolation, _bare(request, status))
     if outcome is None:
-        words = f"; its last words: {told(parser.unknown)}" if parser.unknown else ""
+        words = f"; its last words: {response.without_secrets(parser.unknown)}" if parser.unknown else ""
         raise request.error(errors.TransferInterrupted, f"the {request.actor}'s report ended without an outcome{words}")
     if not outcome.success:
         error = request.error(
-            errors.ServerFault, f"the {request.actor} reports a failed copy, {_way(request)}: {told(outcome.message)}"
+            errors.ServerFault,
+            f"the {request.actor} reports a failed copy, {_way(request)}: {response.without_secrets(outcome.message)}",
         )
         error.retryable = True
         raise error
 
 
 @contextlib.contextmanager
-def ask_to_copy(
-    http: HTTPClient, url: str, headers: Mapping[str, str], *, idle_timeout_s: float
-) -> Iterator[requests.Response]:
+def ask_to_copy(http: HTTPClient, url: str, headers: Mapping[str, str], *, idle_timeout_s: float) -> Iterator[Answer]:
     """Send a COPY, and hand out the answer of the server that does it.
 
     A head node may send the client on to its own host and port and to the site's ``data_hosts``, and no further: the
@@ -248,25 +250,23 @@ def _bare(request: _Request, status: int) -> str:
     return message
 
 
-def _read(response: requests.Response, parser: MarkerParser, request: _Request, on_marker: Progress | None) -> None:
+def _read(response: Answer, parser: MarkerParser, request: _Request, on_marker: Progress | None) -> None:
     """Feed the parser until the body ends.
 
     :raises DeadlineExceeded: when nothing moves any more.
     """
     moved_at = time.monotonic()
     transferred = 0
-    # Of a chunked body, which every known server sends, stream() hands out each chunk as it comes.
-    pieces = response.raw.stream(LINE_MAX_BYTES, decode_content=False)
     while True:
         try:
-            piece = next(pieces, b"")
-            markers = parser.feed(piece) if piece else parser.close()
-        except urllib3.exceptions.HTTPError:
+            piece = response.read_some(LINE_MAX_BYTES)
+        except (errors.TransferInterrupted, errors.DeadlineExceeded):
             # What was claimed before the connection broke is as good a claim as any.
             parser.close()
             if parser.outcome is None:
                 raise
             return
+        markers = parser.feed(piece) if piece else parser.close()
         for marker in markers:
             if on_marker is not None:
                 on_marker(marker)

@@ -1,6 +1,6 @@
 """Files at a WebDAV server that is no CS3 cloud (dCache, EOS, XRootD, StoRM), over HTTP only.
 
-All requests go through :class:`~rucio_cs3.cs3.data_gateway.HTTPClient`; answers are read by
+All requests go through :class:`~rucio_cs3.cs3.http_client.HTTPClient`; answers are read by
 :mod:`rucio_cs3.cs3.multistatus`. Redirects are followed here, and only here, because such servers send GET and PUT on
 to their data nodes; :meth:`WebDAVClient._follow` says which get a token.
 """
@@ -13,12 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from urllib.parse import urljoin, urlsplit
 
-import requests
-
 from rucio_cs3.cs3 import errors, multistatus
 from rucio_cs3.cs3.checksums import Digests
 from rucio_cs3.cs3.config import WebDAVSite, is_loopback
-from rucio_cs3.cs3.data_gateway import HTTPClient, drain, http_error
+from rucio_cs3.cs3.http_client import Answer, HTTPClient, drain, http_error
 from rucio_cs3.cs3.multistatus import NOT_YET_ADLER32
 from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.remote_file import RemoteFile
@@ -66,7 +64,7 @@ class WebDAVClient:
         with self.request("PROPFIND", reference, headers=headers, body=multistatus.REQUEST) as response:
             if response.status_code != 207:
                 raise http_error(response, "PROPFIND", str(reference))
-            body = response.raw.read(multistatus.ANSWER_MAX_BYTES + 1, decode_content=True)
+            body = response.read(multistatus.ANSWER_MAX_BYTES + 1)
         if len(body) > multistatus.ANSWER_MAX_BYTES:
             raise errors.ProtocolViolation(
                 f"the answer has over {multistatus.ANSWER_MAX_BYTES} bytes", operation="PROPFIND", target=str(reference)
@@ -176,9 +174,10 @@ class WebDAVClient:
             raise errors.AlreadyExists("something stands there already", operation="PUT", target=str(reference))
         size = len(body)
         headers = {"Content-Type": "application/octet-stream", "If-None-Match": "*"}
-        # An empty iterator would be sent chunked, and there is nothing to ask for.
-        headers.update({"Expect": "100-continue"} if size else {"Content-Length": "0"})
-        with self.request("PUT", reference, write=True, headers=headers, body=body if size else b"") as response:
+        if size:
+            # dCache and XRootD's redirectors send the client on; no byte is to go there before.
+            headers["Expect"] = "100-continue"
+        with self.request("PUT", reference, write=True, headers=headers, body=body) as response:
             if response.status_code == 412:
                 raise errors.AlreadyExists(
                     "something stands there already", operation="PUT", target=str(reference), code="HTTP 412"
@@ -206,7 +205,7 @@ class WebDAVClient:
         body: UploadBody | bytes | None = None,
         idle_timeout_s: float | None = None,
         patience_s: float = 0.0,
-    ) -> Iterator[requests.Response]:
+    ) -> Iterator[Answer]:
         """Send one request, to the data node that the server names where it names one, and hand out the answer.
 
         :param write: whether the token has to allow writing.

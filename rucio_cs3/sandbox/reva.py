@@ -94,6 +94,10 @@ class RevaSite(Startable):
     :param tls: serve HTTPS with a certificate of ``authority``.
     :param authority: trustme.CA for ``tls``; one that all sites of this process share if None.
     :param trusted: more PEM files of authorities whose servers this site may pull from or push to.
+    :param access_token_lifetime_s: validity of access tokens, in whole seconds.
+    :param transfer_token_lifetime_s: the same for transfer tokens.
+    :param data_gateway_url: where tickets send clients, when something stands between them and the site; it must
+        lead to ``<http_url>/datagateway``, which is what tickets name if None.
     :param revad: the program; what :func:`find_revad` finds if None.
     :raises RevaUnavailable: there is no revad.
     """
@@ -108,6 +112,9 @@ class RevaSite(Startable):
         tls: bool = False,
         authority: trustme.CA | None = None,
         trusted: Sequence[Path] = (),
+        access_token_lifetime_s: int = 86_400,
+        transfer_token_lifetime_s: int = 86_400,
+        data_gateway_url: str | None = None,
         revad: Path | None = None,
     ) -> None:
         program = revad or find_revad()
@@ -123,6 +130,9 @@ class RevaSite(Startable):
         self._program = program
         self._authority = authority
         self._trusted = tuple(trusted)
+        self._access_token_lifetime_s = access_token_lifetime_s
+        self._transfer_token_lifetime_s = transfer_token_lifetime_s
+        self._data_gateway_url = data_gateway_url
         self._temporary = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix=f"rucio-cs3-{name}-"))
         self._grpc_port, self._http_port = free_ports(2)
@@ -204,6 +214,11 @@ class RevaSite(Startable):
             self._process.stop()
         if self._temporary:
             shutil.rmtree(self.directory, ignore_errors=True)
+
+    def kill(self) -> None:
+        """End Reva at once, as a machine that loses power does; :meth:`start` goes on with what is on the disk."""
+        if self._process is not None:
+            self._process.kill()
 
     def _is_ready(self) -> bool:
         # Any answer of the HTTP server will do, 401 included.
@@ -302,13 +317,13 @@ class RevaSite(Startable):
                 "commit_share_to_storage_ref": False,
                 "disable_home_creation_on_login": True,
                 "transfer_shared_secret": self._transfer_secret,
-                "transfer_expires": 86_400,
-                "datagateway": f"{self.http_url}/datagateway",
+                "transfer_expires": self._transfer_token_lifetime_s,
+                "datagateway": self._data_gateway_url or f"{self.http_url}/datagateway",
                 # A cached etag would hide a change that a test has just made.
                 "etag_cache_ttl": 0,
                 **dict.fromkeys(registries, grpc_address),
             },
-            "grpc.services.gateway.token_managers.jwt": {"expires": 86_400},
+            "grpc.services.gateway.token_managers.jwt": {"expires": self._access_token_lifetime_s},
             "grpc.services.preferences": {"driver": "memory"},
             "grpc.services.storageregistry": {"driver": "static"},
             "grpc.services.storageregistry.drivers.static": {"home_provider": "/home"},

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rucio_cs3.cs3 import CS3Storage, Reference
 from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud
 from rucio_cs3.sandbox.reva import RevaSite
+from tests.contract.faces import RucioFace, StorageFace
 from tests.contract.faulty_reva import FaultyReva
 from tests.contract.place import Cloud, Place, endpoint_of, provider_of
+from tests.contract.truths import OLD, Truths
 
 _REVA = pytest.param("reva", marks=pytest.mark.reva)
 _numbers = itertools.count(1)
@@ -63,7 +66,10 @@ def fresh_place(cloud: Cloud, local: Path) -> Iterator[Place]:
     storage = CS3Storage(endpoint, provider_of(cloud))
     folder = Reference(endpoint.root, f"case-{next(_numbers)}")
     storage.make_directories(folder)
+    # The first absence makes the client find out how this server refuses tokens; no case's faults are for that.
+    storage.exists(folder.child("nothing"))
     local.mkdir(exist_ok=True)
+    cloud.traffic.clear()
     place = Place(cloud=cloud, storage=storage, folder=folder, local=local)
     try:
         yield place
@@ -130,5 +136,69 @@ def embedded_pair(tmp_path: Path) -> Iterator[tuple[Place, Place]]:
 @pytest.fixture
 def no_late_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not wait long for a commit that a lost answer might have hidden; these servers do all at once."""
-    monkeypatch.setattr("rucio_cs3.cs3.uploads._LATE_COMMIT_S", 0.2)
+    monkeypatch.setattr("rucio_cs3.cs3.arrivals._LATE_COMMIT_S", 0.2)
     monkeypatch.setattr("rucio_cs3.cs3.namespace._LOOK_AGAIN_S", 0.02)
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait long between two attempts."""
+    monkeypatch.setattr("rucio_cs3.cs3.retry.RetryPolicy.pause_s", lambda _self, _attempt: 0.01)
+
+
+@pytest.fixture
+def quick_tus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Short pieces and pauses for uploads by TUS, and a folder of their own for state files."""
+    from rucio_cs3.cs3 import retry, tus, tus_uploads, upload_state
+
+    folder = tmp_path / "states"
+    monkeypatch.setenv(upload_state.FOLDER_VARIABLE, str(folder))
+    monkeypatch.setattr(tus_uploads, "FIRST_PIECE_BYTES", 1024 * 1024)
+    monkeypatch.setattr(tus_uploads, "_PAUSES", retry.RetryPolicy(base_s=0.01, cap_s=0.05))
+    monkeypatch.setattr(tus, "SETTLE_S", 0.1)
+    monkeypatch.setattr("rucio_cs3.cs3.namespace._LOOK_AGAIN_S", 0.02)
+    return folder
+
+
+@pytest.fixture
+def rucio_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process as a Rucio client that knows of no server; for :class:`tests.contract.faces.RucioFace`."""
+    pytest.importorskip("rucio.rse", reason="neither Rucio wheel is installed")
+    from rucio_cs3 import rses
+    from tests.unit.rucio_client import configure
+
+    (tmp_path / "home").mkdir()
+    configure(tmp_path / "home", monkeypatch)
+    # All settings are in the protocol's attributes; a client would ask its server for those of the RSE.
+    monkeypatch.setattr(rses, "rse_attributes", lambda _settings: {})
+
+
+@pytest.fixture(params=["new", "overwrite"])
+def uploading(request: pytest.FixtureRequest, place: Place, caplog: pytest.LogCaptureFixture) -> Callable[..., Truths]:
+    """Makes the upload of a case, to a new name and over an old file."""
+
+    def prepare(*, size: int, old: bytes = OLD, **settings: Any) -> Truths:
+        face = StorageFace(place, request.param == "overwrite", settings)
+        return Truths(place, face, caplog, size=size).prepare_upload(old)
+
+    return prepare
+
+
+@pytest.fixture
+def downloading(place: Place, caplog: pytest.LogCaptureFixture) -> Callable[..., Truths]:
+    """Makes the download of a case, over an old local file."""
+
+    def prepare(*, size: int, **settings: Any) -> Truths:
+        return Truths(place, StorageFace(place, False, settings), caplog, size=size).prepare_download()
+
+    return prepare
+
+
+@pytest.fixture
+def as_rucio(place: Place, caplog: pytest.LogCaptureFixture, rucio_client: None) -> Callable[..., Truths]:
+    """Makes an upload or download of a case by the protocol class, as Rucio does; uploads are over an old file."""
+
+    def prepare(*, size: int, **settings: Any) -> Truths:
+        return Truths(place, RucioFace(place, settings), caplog, size=size)
+
+    return prepare

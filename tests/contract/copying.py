@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rucio_cs3.cs3 import Reference, tpc
 from rucio_cs3.cs3.markers import Marker
 from tests.contract.place import Place
@@ -33,9 +35,8 @@ def arguments(source: Place, file: Reference, destination: Place, target: Refere
 def pull(source: Place, file: Reference, destination: Place, target: Reference, **changes: str) -> list[int]:
     """Have ``destination`` fetch a file from ``source``; returns the bytes of its markers."""
     markers: list[Marker] = []
-    tpc.pull(
-        destination.storage.http, on_marker=markers.append, **arguments(source, file, destination, target) | changes
-    )
+    wanted: dict[str, Any] = {**arguments(source, file, destination, target), **changes}
+    tpc.pull(destination.storage.http, on_marker=markers.append, **wanted)
     return [marker.transferred_bytes for marker in markers]
 
 

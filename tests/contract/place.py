@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from rucio_cs3.cs3 import BasicProvider, CS3Storage, Endpoint, Reference, Secret, Timeouts, WebDAVBase, parse_root
 from rucio_cs3.sandbox.cloud.faults import Faults
+from rucio_cs3.sandbox.cloud.traffic import Passed, Traffic
 from rucio_cs3.sandbox.reva import User
 
 #: Long enough for a loaded machine, short enough that a case which hangs is seen.
@@ -40,6 +41,8 @@ class Cloud(Protocol):
     def data_directory(self) -> Path: ...
     @property
     def faults(self) -> Faults: ...
+    @property
+    def traffic(self) -> Traffic: ...
     def path_on_disk(self, relative: str) -> Path: ...
 
 
@@ -106,6 +109,10 @@ class Place:
     def pending(self) -> list[str]:
         """Fault scripts that have not happened yet."""
         return self.cloud.faults.pending()
+
+    def passed(self, *points: str) -> list[Passed]:
+        """The HTTP requests of this case at these fault points, or all, oldest first."""
+        return self.cloud.traffic.of(*points)
 
     def on_disk(self, reference: Reference) -> Path:
         """Where the server keeps a file."""

@@ -24,6 +24,7 @@ from rucio_cs3.cs3 import (
     errors,
     parse_root,
 )
+from rucio_cs3.cs3.ranges import FRUITLESS_MAX
 from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud
 from rucio_cs3.sandbox.ports import free_port
 from rucio_cs3.sandbox.reva import RevaSite
@@ -155,7 +156,7 @@ def test_c509_an_expired_token_is_renewed_unseen(place: Place, operation: str) -
 def test_c510_a_refused_token_never_reads_as_not_found(place: Place, operation: str) -> None:
     place.put("file", b"x")
     storage = place.another()
-    storage.access_token()
+    storage.exists(place.file("nothing"))
     point, run = OPERATIONS[operation]
     # The second token is dead on arrival, too.
     place.fault(point, "expire-token", times=2)
@@ -188,14 +189,14 @@ def test_c513_secrets_are_in_no_message_and_no_log(place: Place, caplog: pytest.
     reference = place.put("file", content(MIB))
     secrets = {user.password for user in place.cloud.users.values()} | {place.storage.access_token()}
     told = []
-    for point, script in (
-        ("data.get", "cut-after:1000"),
-        ("data.get", "return-500"),
-        ("data.get", "return-302"),
-        ("gateway.InitiateFileDownload", "code:INTERNAL"),
-        ("gateway.InitiateFileDownload", "grpc:INTERNAL"),
+    for point, script, times in (
+        ("data.get", "cut-after:0", FRUITLESS_MAX),
+        ("data.get", "return-500", 1),
+        ("data.get", "return-302", 1),
+        ("gateway.InitiateFileDownload", "code:INTERNAL", 1),
+        ("gateway.InitiateFileDownload", "grpc:INTERNAL", 1),
     ):
-        place.fault(point, script)
+        place.fault(point, script, times)
         with pytest.raises(errors.CS3Error) as caught:
             place.storage.download(reference, place.local / "back")
         told.append("".join(traceback.format_exception(caught.value)))
@@ -261,3 +262,13 @@ def test_c515_tls_is_verified(kind: str, request: pytest.FixtureRequest, tmp_pat
             storage.download(reference, tmp_path / "never")
         assert "127.0.0.1" in str(caught.value)
         assert not (tmp_path / "never").exists()
+
+
+def test_c516_a_question_about_the_token_that_finds_nobody_says_nothing_of_a_file(
+    spaces: Place, short_pauses: None
+) -> None:
+    spaces.fault("gateway.WhoAmI", "code:NOT_FOUND", times=4)
+    with pytest.raises(errors.Unavailable, match="cannot say whether it knows the token"):
+        spaces.storage.stat(spaces.file("nothing"))
+    assert spaces.pending() == []
+    assert not spaces.storage.exists(spaces.file("nothing"))

@@ -5,12 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-from collections.abc import Iterator
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rucio_cs3.cs3 import CS3Storage, Reference, errors
+from rucio_cs3.cs3 import CS3Storage, FileInfo, Reference, errors
+from rucio_cs3.cs3.http_client import Answer
+from rucio_cs3.cs3.resources import Ticket
 from tests.contract.place import Place, adler32, content
 
 MIB = 1024 * 1024
@@ -63,10 +69,25 @@ def test_c304_the_body_is_long(place: Place, stored: Reference) -> None:
         place.storage.download(stored, target)
 
 
+@contextlib.contextmanager
+def for_ever(place: Place, point: str, script: str) -> Iterator[None]:
+    """A fault that no number of attempts gets past; and they do end."""
+    place.fault(point, script, times=1000)
+    try:
+        yield
+    finally:
+        (left,) = place.pending()
+        assert not left.endswith("x1000")
+        place.cloud.faults.clear()
+
+
 @pytest.mark.parametrize("position", [0, 1, 4096, MIB, SIZE - 1])
-def test_c305_the_connection_is_cut(place: Place, stored: Reference, position: int) -> None:
+def test_c305_the_connection_is_cut_for_good(place: Place, stored: Reference, position: int) -> None:
     place.fault("data.get", f"cut-after:{position}")
-    with fails(place, errors.TransferInterrupted, f"{position} of {SIZE}", str(stored)) as target:
+    with (
+        fails(place, errors.TransferInterrupted, f"of {SIZE}", str(stored)) as target,
+        for_ever(place, "data.get", "cut-after:0"),
+    ):
         place.storage.download(stored, target)
 
 
@@ -85,7 +106,10 @@ def test_c306_a_byte_is_flipped_on_the_way(place: Place, stored: Reference) -> N
 @pytest.mark.parametrize("script", ["stall", f"stall-after:{MIB}"])
 def test_c307_the_server_falls_silent(place: Place, stored: Reference, script: str) -> None:
     place.fault("data.get", script)
-    with fails(place, errors.DeadlineExceeded, "fell silent", "127.0.0.1", str(stored)) as target:
+    with (
+        fails(place, errors.DeadlineExceeded, "fell silent", "127.0.0.1", str(stored)) as target,
+        for_ever(place, "data.get", "stall"),
+    ):
         place.impatient().download(stored, target)
 
 
@@ -130,8 +154,10 @@ def test_c310_a_local_file_is_replaced_at_the_end(place: Place, stored: Referenc
 def test_c311_the_data_gateway_refuses(
     place: Place, stored: Reference, status: int, kind: type[errors.CS3Error]
 ) -> None:
-    place.fault("data.get", f"return-{status}")
-    with fails(place, kind, f"HTTP {status}", "GET", str(stored)) as target:
+    with (
+        fails(place, kind, f"HTTP {status}", "GET", str(stored)) as target,
+        for_ever(place, "data.get", f"return-{status}"),
+    ):
         place.storage.download(stored, target)
 
 
@@ -143,13 +169,50 @@ def test_c312_the_user_interrupts(place: Place, stored: Reference) -> None:
         place.storage.download(stored, target, progress=interrupt)
 
 
-@pytest.mark.parametrize("script", ["cut-after:1000", "short-body:1000"])
-def test_c313_a_checksum_of_part_of_a_file_is_none(place: Place, stored: Reference, script: str) -> None:
-    place.fault("data.get", script)
-    with pytest.raises((errors.TransferInterrupted, errors.SizeMismatch)) as caught:
+@pytest.mark.parametrize(
+    ("script", "kind", "text"),
+    [("cut-after:0", errors.TransferInterrupted, str(SIZE)), ("short-body:1000", errors.SizeMismatch, "1000")],
+)
+def test_c313_a_checksum_of_part_of_a_file_is_none(
+    place: Place, stored: Reference, script: str, kind: type[errors.CS3Error], text: str
+) -> None:
+    place.fault("data.get", "cut-after:1000")
+    with for_ever(place, "data.get", script), pytest.raises(kind) as caught:
         place.storage.checksum(stored)
-    assert "1000" in str(caught.value)
+    assert text in str(caught.value)
     assert str(stored) in str(caught.value)
+
+
+def test_c315_tickets_do_not_age_while_post_processing_is_waited_for(
+    place: Place, stored: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = place.another()
+    gateway, data = storage._gateway, storage._downloads._data
+    stat, initiate, opened = gateway.stat, gateway.initiate_download, data.open
+    looks, late, used = 0, [], []
+
+    def look(reference: Reference) -> FileInfo:
+        nonlocal looks
+        looks += 1
+        return replace(stat(reference), processing=looks == 1)
+
+    def tickets(reference: Reference) -> Collection[Ticket]:
+        given = initiate(reference)
+        if threading.current_thread() is threading.main_thread():
+            late.extend(given)
+        return given
+
+    def get(ticket: Ticket, **details: Any) -> AbstractContextManager[Answer]:
+        used.append(ticket)
+        return opened(ticket, **details)
+
+    monkeypatch.setattr(gateway, "stat", look)
+    monkeypatch.setattr(gateway, "initiate_download", tickets)
+    monkeypatch.setattr(data, "open", get)
+    storage.download(stored, place.local / "target")
+    assert (place.local / "target").read_bytes() == content(SIZE)
+    [ticket] = used
+    assert any(ticket is one for one in late)
 
 
 def test_c314_many_threads_share_a_storage(place: Place, stored: Reference) -> None:

@@ -8,6 +8,7 @@ import pytest
 from cs3.rpc.v1beta1 import code_pb2
 
 from rucio_cs3.cs3 import Reference, errors
+from rucio_cs3.sandbox.cloud.faults import FOREVER
 from tests.contract.place import Place, content
 
 CODES = sorted(set(code_pb2.Code.keys()) - {"CODE_OK"})
@@ -227,3 +228,92 @@ def test_c424_the_root_is_never_deleted(place: Place) -> None:
     with pytest.raises(errors.InvalidRequest, match="is the root of the storage"):
         place.storage.delete(Reference(place.storage.endpoint.root))
     assert place.stored(file) == b"x"
+
+
+@pytest.mark.parametrize("looks", [1, 2], ids=["for a moment", "for longer"])
+def test_c425_a_storage_that_is_away_is_no_proof_of_a_delete(place: Place, looks: int) -> None:
+    """A living gateway before it says NOT_FOUND of everything, and the file is there."""
+    file = place.put("file", b"x")
+    place.fault("gateway.Delete", "grpc:UNAVAILABLE")
+    place.fault("gateway.Stat", "code:NOT_FOUND", times=looks)
+    with pytest.raises(errors.Unavailable):
+        place.storage.delete(file)
+    assert place.pending() == []
+    assert place.stored(file) == b"x"
+
+
+def test_c426_a_storage_that_is_away_is_no_proof_of_a_move(place: Place) -> None:
+    source, destination = place.put("source", b"new"), place.put("destination", b"old")
+    place.fault("gateway.Move", "grpc:UNAVAILABLE")
+    place.fault("gateway.Stat", "code:NOT_FOUND")
+    with pytest.raises(errors.Unavailable):
+        place.storage._namespace.move(source, destination, size=3)
+    assert place.pending() == []
+    assert (place.stored(source), place.stored(destination)) == (b"new", b"old")
+
+
+@pytest.mark.parametrize(
+    ("move", "deletes"),
+    [
+        ("lost-answer", []),
+        (None, ["grpc:UNAVAILABLE", "grpc:UNAVAILABLE"]),
+        (None, ["lost-answer"]),
+        ("lost-answer", ["lost-answer"]),
+        (None, ["code:NOT_FOUND"]),  # of a storage that is away
+    ],
+)
+def test_c427_a_long_name_is_deleted_in_spite_of_a_short_outage(
+    place: Place, move: str | None, deletes: list[str]
+) -> None:
+    kept, file = place.put("kept", b"y"), place.put("n" * 250, b"x")
+    # What Reva v3.12.1 says to such a name.
+    for script in ("code:INTERNAL", *deletes):
+        place.fault("gateway.Delete", script)
+    if move:
+        place.fault("gateway.Move", move)
+    place.storage.delete(file)
+    assert place.pending() == []
+    assert place.names() == ["kept"]
+    assert place.stored(kept) == b"y"
+
+
+@pytest.mark.parametrize(
+    "moves",
+    [["grpc:UNAVAILABLE"], ["lost-answer", "grpc:UNAVAILABLE"], ["lost-answer", "code:INTERNAL"]],
+    ids=["not moved", "moved back after an outage", "moved back after a failure"],
+)
+def test_c428_a_long_name_that_is_not_deleted_is_kept(
+    place: Place, moves: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rucio_cs3.cs3.namespace._INSIST_S", 0.3)
+    file = place.put("n" * 250, b"x")
+    place.fault("gateway.Delete", "code:INTERNAL")
+    place.fault("gateway.Delete", "grpc:UNAVAILABLE", times=FOREVER)
+    for script in moves:
+        place.fault("gateway.Move", script)
+    with pytest.raises(errors.Unavailable):
+        place.storage.delete(file)
+    assert place.pending() == []
+    assert place.names() == ["n" * 250]
+    assert place.stored(file) == b"x"
+
+
+def test_c429_a_long_name_never_comes_back_over_somebody_elses_file(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rucio_cs3.cs3.namespace._INSIST_S", 0.0)
+    file = place.put("n" * 250, b"x")
+    other = place.another()
+    delete = place.storage._gateway.delete
+
+    def meanwhile(reference: Reference) -> None:
+        if reference != file:
+            other.upload(place.local_file(b"theirs"), file)
+        delete(reference)
+
+    monkeypatch.setattr(place.storage._gateway, "delete", meanwhile)
+    place.fault("gateway.Delete", "code:INTERNAL")
+    place.fault("gateway.Delete", "code:PERMISSION_DENIED")
+    with pytest.raises(errors.AccessDenied):
+        place.storage.delete(file)
+    assert place.stored(file) == b"theirs"

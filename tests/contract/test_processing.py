@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -54,8 +55,11 @@ def test_c602_an_overwrite_returns_when_the_new_content_can_be_read(slow: Place)
 
 def test_c603_stuck_processing_is_said(stuck: Place) -> None:
     storage = stuck.another(timeouts=replace(TIMEOUTS, processing_s=0.3))
-    with pytest.raises(errors.TooEarly, match="stuck in post-processing") as caught:
+    with pytest.raises(errors.StillProcessing) as caught:
         storage.upload(stuck.local_file(content(SIZE)), stuck.file("file"))
+    said = re.search(r"stuck in post-processing: (\d+\.\d) s", str(caught.value))
+    assert said is not None
+    assert float(said[1]) >= 0.3
     assert str(stuck.file("file")) in str(caught.value)
     assert caught.value.retryable
 
@@ -64,7 +68,7 @@ def test_c604_a_download_waits_and_then_says_so(stuck: Place) -> None:
     storage = stuck.another(timeouts=replace(TIMEOUTS, processing_s=0.3))
     with pytest.raises(errors.TooEarly):
         storage.upload(stuck.local_file(content(SIZE)), stuck.file("file"))
-    with pytest.raises(errors.TooEarly, match="stuck in post-processing") as caught:
+    with pytest.raises(errors.StillProcessing, match="stuck in post-processing") as caught:
         storage.download(stuck.file("file"), stuck.local / "back")
     assert str(stuck.file("file")) in str(caught.value)
     assert stuck.local_names() == ["local.bin"]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import grpc
 import pytest
@@ -348,9 +349,59 @@ def test_tus_upload(site: Raw, folder: str) -> None:
     assert send("PATCH", ticket, b"", Upload_Offset="10").status_code == 404
     nowhere = begin(f"/localfs{folder}/no/parent", 1)
     assert send("PATCH", nowhere, b"x").status_code == 500
+    failed = send("HEAD", nowhere)
+    assert (failed.status_code, failed.headers["Upload-Offset"]) == (200, "1")
+    assert send("PATCH", nowhere, Upload_Offset="1").status_code == 204, "nothing is done any more"
+    assert site.size(f"/localfs{folder}/no/parent") is None
+    open_to_all = begin(f"/localfs{folder}/open", 10)
+    assert send("PATCH", open_to_all, b"01234", X_Access_Token=None).status_code == 204
+    assert send("HEAD", open_to_all, X_Access_Token="x").headers["Upload-Offset"] == "5"
+    assert send("PATCH", open_to_all, b"56789", X_Access_Token="x", Upload_Offset="5").status_code == 204
+    assert send("HEAD", ticket, X_Reva_Transfer="x").status_code == 403
     empty = begin(f"/localfs{folder}/empty", 0)
     assert send("PATCH", empty).status_code == 204
     assert site.size(f"/localfs{folder}/empty") is None, "an empty TUS upload never finishes"
+
+
+def test_tus_requests_at_the_same_time_are_mixed(site: Raw, folder: str) -> None:
+    unit = 1024 * 1024  # the embedded cloud appends whole blocks
+    request = provider_api_pb2.InitiateFileUploadRequest(ref=ref(f"/localfs{folder}/mixed"))
+    request.opaque.map["Upload-Length"].decoder = "plain"
+    request.opaque.map["Upload-Length"].value = str(4 * unit).encode()
+    offers = site.call("InitiateFileUpload", request)[1].protocols
+    ticket = next(one for one in offers if one.protocol == "tus")
+    headers = {
+        **site.headers(ticket.token),
+        "Tus-Resumable": "1.0.0",
+        "Content-Type": "application/offset+octet-stream",
+    }
+
+    def offset() -> int:
+        return int(site.http.head(ticket.upload_endpoint, headers=headers).headers["Upload-Offset"])
+
+    def patch(data: bytes, at: int) -> requests.Response:
+        return site.http.patch(ticket.upload_endpoint, data=data, headers={**headers, "Upload-Offset": str(at)})
+
+    def reached(wanted: int) -> bool:
+        deadline = time.monotonic() + 10
+        while offset() != wanted and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return offset() == wanted
+
+    parts = urlsplit(ticket.upload_endpoint)
+    with socket.create_connection((parts.hostname or "", parts.port or 0)) as first:
+        lines = [f"PATCH {parts.path} HTTP/1.1", "Host: x", f"Content-Length: {4 * unit}", "Upload-Offset: 0"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        first.sendall("\r\n".join([*lines, "", "a" * unit]).encode())
+        assert reached(unit), "a request that goes on"
+        second = patch(b"b" * unit, unit)
+        assert (second.status_code, second.headers["Upload-Offset"]) == (204, str(2 * unit))
+        first.sendall(b"c" * unit)
+        assert reached(3 * unit), "bytes of both"
+        third = patch(b"d" * unit, 3 * unit)
+        assert (third.status_code, third.headers["Upload-Offset"]) == (204, str(4 * unit))
+    got = site.get(f"/localfs{folder}/mixed").content
+    assert got == b"".join(letter * unit for letter in (b"a", b"b", b"c", b"d"))
 
 
 def test_download(site: Raw, folder: str) -> None:
@@ -430,6 +481,60 @@ def test_metadata_touch_and_quota(site: Raw, folder: str) -> None:
     quota = site.call("GetQuota", gateway_api_pb2.GetQuotaRequest(ref=ref("/localfs")))[1]
     assert quota.total_bytes > quota.used_bytes > 0
     assert not quota.opaque.map
+
+
+def test_metadata_belong_to_a_path(site: Raw, folder: str) -> None:
+    """What rucio_cs3/cs3/kept_checksums.py is made for."""
+
+    def put(name: str) -> None:
+        assert site.dav("PUT", f"{folder}/{name}", b"0123456789").status_code in (201, 204)
+
+    def keep(name: str, **metadata: str) -> str:
+        request = provider_api_pb2.SetArbitraryMetadataRequest(ref=ref(f"/localfs{folder}/{name}"))
+        for key, value in metadata.items():
+            request.arbitrary_metadata.metadata[key] = value
+        return site.call("SetArbitraryMetadata", request)[0]
+
+    def look(name: str, *keys: str) -> tuple[str, int, dict[str, str]]:
+        request = provider_api_pb2.StatRequest(ref=ref(f"/localfs{folder}/{name}"), arbitrary_metadata_keys=keys)
+        code, response = site.call("Stat", request)
+        assert code == "CODE_OK"
+        info = response.info
+        return info.etag, info.mtime.seconds, dict(info.arbitrary_metadata.metadata)
+
+    put("a")
+    etag, mtime, none = look("a")
+    assert none == {}
+    assert keep("a", one="1", two="2") == "CODE_OK"
+    assert look("a") == (etag, mtime, {"one": "1", "two": "2"})
+    assert look("a", "two", "three")[2] == {"two": "2"}
+    assert look("a", "*")[2] == {"one": "1", "two": "2"}
+    assert site.move(f"/localfs{folder}/a", f"/localfs{folder}/b") == "CODE_OK"
+    assert look("b") == (etag, mtime, {"one": "1", "two": "2"})
+    # Another content has another etag at once, and the metadata of the one before.
+    put("b")
+    second, _, left = look("b")
+    assert (second != etag, left) == (True, {"one": "1", "two": "2"})
+    assert site.delete(f"/localfs{folder}/b") == "CODE_OK"
+    put("b")
+    third, _, left = look("b")
+    assert (third in (etag, second), left) == (False, {"one": "1", "two": "2"})
+    # The same key at both names: moved, and INTERNAL; each path has its own still.
+    put("c")
+    assert keep("c", one="c") == "CODE_OK"
+    moving = look("c")[0]
+    assert site.move(f"/localfs{folder}/c", f"/localfs{folder}/b") == "CODE_INTERNAL"
+    assert look("b")[::2] == (moving, {"one": "1", "two": "2"})
+    assert site.size(f"/localfs{folder}/c") is None
+    put("c")
+    assert look("c")[2] == {"one": "c"}
+    assert site.dav("MOVE", f"{folder}/c", Destination=f"{site.cloud.webdav_url}{folder}/b").status_code == 500
+    # Other keys come together.
+    put("d")
+    assert keep("d", four="4") == "CODE_OK"
+    assert site.move(f"/localfs{folder}/d", f"/localfs{folder}/b") == "CODE_OK"
+    assert look("b")[2] == {"one": "1", "two": "2", "four": "4"}
+    assert keep("nothing", one="1") == "CODE_NOT_FOUND"
 
 
 def test_webdav_put_and_get(site: Raw, folder: str) -> None:

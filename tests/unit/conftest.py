@@ -12,7 +12,20 @@ settings.register_profile("steady", deadline=None, derandomize=True, database=No
 settings.load_profile("steady")
 
 
+@pytest.fixture(params=["looks-first", "guarded"])
+def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Two ends of a transfer in memory; once with a destination whose names must be looked at, and once with one that
+    has proven to guard them."""
+    return make_world(monkeypatch, guards=request.param == "guarded")
+
+
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    """Two ends of a transfer in memory."""
+def looking(monkeypatch: pytest.MonkeyPatch) -> World:
+    """The same, only with a destination whose names must be looked at."""
     return make_world(monkeypatch)
+
+
+@pytest.fixture
+def guarded(monkeypatch: pytest.MonkeyPatch) -> World:
+    """The same, only with a destination that has proven to guard its names."""
+    return make_world(monkeypatch, guards=True)

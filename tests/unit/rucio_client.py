@@ -51,6 +51,7 @@ def configure(home: Path, monkeypatch: pytest.MonkeyPatch, *, more: str = "", wr
     if write:
         (folder / "rucio.cfg").write_text(_RUCIO_CFG + more)
     monkeypatch.setenv("RUCIO_HOME", str(home))
+    monkeypatch.setenv("RUCIO_CS3_STATE_DIR", str(home / "uploads"))
     config.clean_cached_config()
     return folder
 

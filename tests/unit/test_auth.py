@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rucio_cs3.cs3 import BasicProvider, BearerProvider, Secret, errors
-from rucio_cs3.cs3.auth import LENT_LIFE_S, Credential, Login, TokenSource, jwt_expiry
+from rucio_cs3.cs3.auth import LENT_LIFE_S, Credential, Login, TokenSource, jwt_expiry, new_credential
 from rucio_cs3.cs3.resources import Ticket
 
 
@@ -31,7 +31,7 @@ def test_secrets_are_in_no_repr() -> None:
         BearerProvider(Secret("4711")),
         Login("basic", "me", "4711"),
         Credential("4711", 1.0, 0.0),
-        Ticket(protocol="simple", url="https://x", token="4711"),
+        Ticket(protocol="simple", url="https://x/4711", token="4711"),
     ]
     for thing in things:
         assert "4711" not in repr(thing)
@@ -42,6 +42,20 @@ def test_logins() -> None:
     assert BasicProvider("me", Secret("pw")).login() == Login("basic", "me", "pw")
     assert BearerProvider(Secret("token")).login() == Login("bearer", "", "token")
     assert hash(BasicProvider("me", Secret("pw"))) == hash(BasicProvider("me", Secret("pw")))
+
+
+def test_lasting_secrets_are_those_that_somebody_else_has_not() -> None:
+    told = {
+        BasicProvider("me", Secret("pw")).lasting_secret(),
+        BasicProvider("you", Secret("pw")).lasting_secret(),
+        BasicProvider("me", Secret("other")).lasting_secret(),
+        BearerProvider(Secret("pw")).lasting_secret(),
+    }
+    assert len(told) == 4
+    assert None not in told
+    # Anybody could guess these.
+    assert BasicProvider("me", Secret("")).lasting_secret() is None
+    assert BearerProvider(Secret("")).lasting_secret() is None
 
 
 @pytest.mark.parametrize("arguments", [{}, {"value": "x", "file": Path("y")}])
@@ -128,6 +142,20 @@ def test_when_a_token_is_renewed(issued: float, expires: float | None, now: floa
 )
 def test_expiry_of_a_jwt(payload: str | bytes, expected: float | None) -> None:
     assert jwt_expiry(jwt(payload)) == expected
+
+
+@pytest.mark.parametrize("ahead_s", [-86400, 0, 86400])
+def test_a_new_token_lives_by_the_clock_of_this_machine(ahead_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or one that is ahead of the issuer's would have it log in for each call."""
+    monkeypatch.setattr("rucio_cs3.cs3.auth.time.time", lambda: 1e9 + ahead_s)
+    credential = new_credential(jwt('{"exp": 1000003600, "iat": 1000000000}'))
+    assert (credential.issued_at, credential.expires_at) == (1e9 + ahead_s, 1e9 + ahead_s + 3600)
+
+
+@pytest.mark.parametrize("issued", ["", ', "iat": "x"', ', "iat": true', ', "iat": 2000', ', "iat": 1' + "0" * 400])
+def test_a_new_token_that_does_not_say_how_long_it_lives(issued: str) -> None:
+    assert new_credential(jwt(f'{{"exp": 2000{issued}}}')).expires_at == 2000
+    assert new_credential("opaque").expires_at is None
 
 
 @given(st.one_of(st.text(), st.binary().map(jwt), st.lists(st.text(max_size=20), min_size=3, max_size=3).map(".".join)))

@@ -20,7 +20,8 @@ import trustme
 from rucio_cs3.cs3 import Endpoint, Timeouts, WebDAVBase, errors
 from rucio_cs3.cs3.auth import Credential
 from rucio_cs3.cs3.checksums import Digests
-from rucio_cs3.cs3.data_gateway import DataGateway, HTTPClient, http_error
+from rucio_cs3.cs3.data_gateway import DataGateway
+from rucio_cs3.cs3.http_client import HTTPClient, http_error
 from rucio_cs3.cs3.remote_file import RemoteFile
 from rucio_cs3.cs3.resources import Ticket
 from rucio_cs3.cs3.streams import UploadBody

@@ -147,7 +147,7 @@ def test_fault_scripts_of_the_sandbox() -> None:
         for row in rows(section(DOCS / "sandbox.md", "Faults"))
         for script in row[0].split(", ")
     }
-    assert told == faults._PLAIN | faults._NUMBERED | faults._NAMED | {"return"}
+    assert told == faults._PLAIN | faults._NUMBERED | faults._NAMED | {"return", "answer"}
 
 
 def test_map_of_modules_is_complete() -> None:

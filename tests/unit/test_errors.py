@@ -162,5 +162,5 @@ def test_the_drawn_tree_is_the_tree() -> None:
 
 def test_what_may_be_tried_again() -> None:
     assert {kind.__name__ for kind in TREE if kind.retryable_by_default} == {
-        "Locked", "TooEarly", "Throttled", "Unavailable", "DeadlineExceeded", "TransferInterrupted",
+        "Locked", "TooEarly", "StillProcessing", "Throttled", "Unavailable", "DeadlineExceeded", "TransferInterrupted",
     }  # fmt: skip

@@ -145,21 +145,45 @@ def test_what_goes_by_itself_needs_no_removal(world: World) -> None:
 
 
 @pytest.mark.parametrize("method", ["stat", "make_parents"])
-def test_unreachable_destination_fails_clearly(world: World, method: str) -> None:
+def test_unreachable_destination_fails_clearly(looking: World, method: str) -> None:
     error = errors.Unavailable("no route", operation="Stat", code="UNAVAILABLE")
-    world.destination.faults[method] = [error]
-    assert world.run(must_not_copy) == Outcome(state=State.FAILED, reason="Stat: no route (UNAVAILABLE)", error=error)
+    looking.destination.faults[method] = [error]
+    assert looking.run(must_not_copy) == Outcome(state=State.FAILED, reason="Stat: no route (UNAVAILABLE)", error=error)
 
 
-def test_unreachable_source_fails_clearly(world: World) -> None:
+def test_unreachable_source_fails_clearly(looking: World) -> None:
     error = errors.Unavailable("no route", operation="Stat", code="UNAVAILABLE")
-    world.source.faults["stat"] = [error]
-    assert world.run(must_not_copy) == Outcome(state=State.FAILED, reason="Stat: no route (UNAVAILABLE)", error=error)
+    looking.source.faults["stat"] = [error]
+    assert looking.run(must_not_copy) == Outcome(state=State.FAILED, reason="Stat: no route (UNAVAILABLE)", error=error)
 
 
-def test_a_front_end_that_is_away_is_done_without(world: World) -> None:
-    world.destination.faults["speaks_tpc"] = [errors.Unavailable("no route")]
-    assert world.run(must_not_copy).mode is Mode.PUSH
+def test_a_front_end_that_is_away_is_done_without(looking: World) -> None:
+    looking.destination.faults["speaks_tpc"] = [errors.Unavailable("no route")]
+    assert looking.run(must_not_copy).mode is Mode.PUSH
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.TransferInterrupted("connection cut"),
+        errors.Unavailable("a proxy cannot reach the site", code="HTTP 502"),
+        errors.DeadlineExceeded("a proxy has waited long enough", code="HTTP 504"),
+        errors.Unavailable("connection refused", code="UNAVAILABLE"),
+    ],
+    ids=lambda error: error.code,
+)
+def test_what_comes_late_after_a_copy_that_nobody_says_is_over_goes(world: World, error: errors.CS3Error) -> None:
+    settled, looks = world.destination.settled, iter(range(4))
+
+    def late() -> FileInfo:
+        if Mode.PULL in world.notes.modes and next(looks) == 2:
+            world.destination.content = CONTENT[:10]
+        return settled()
+
+    world.destination.settled = late  # type: ignore[method-assign]
+    assert world.run(fails(error)).error is error
+    assert world.landed is None
+    assert "delete" in world.destination.calls
 
 
 # -- a relay of what is no such file ----------------------------------------------------------------------
@@ -198,8 +222,9 @@ def test_an_empty_file_in_the_catalogue_that_is_none(world: World) -> None:
 def test_a_relay_that_finds_something_there_leaves_it(world: World) -> None:
     world.source.wish = "relay"
 
-    def appear() -> None:
+    def appear(*, anew: bool = False) -> bool:
         world.destination.content = b"somebody's"
+        return False
 
     world.destination.make_parents = appear  # type: ignore[method-assign]
     outcome = world.run()
@@ -232,6 +257,27 @@ def test_what_stands_after_a_cut_relay_may_be_another_agents(world: World, error
     world.claim.removal = ClaimLost("another agent has it")
     assert world.run().state is State.ABANDONED
     assert world.landed == CONTENT[:10]
+
+
+def test_what_stands_after_a_relay_that_leaves_nothing_is_somebody_elses(world: World) -> None:
+    parting(world, errors.TransferInterrupted("connection cut"))
+    world.destination.leaves_parts = False
+    assert world.run().state is State.FAILED
+    assert world.landed == CONTENT[:10]
+    assert world.claim.asked == []
+
+
+def test_what_such_a_relay_has_stored_is_removed_where_it_is_wrong(world: World) -> None:
+    def store(body: UploadBody) -> None:
+        for _ in body:
+            pass
+        world.destination.content = OTHER
+
+    world.source.wish = "relay"
+    world.destination.leaves_parts = False
+    world.destination.store = store  # type: ignore[method-assign]
+    assert world.run().state is State.FAILED
+    assert world.landed is None
 
 
 # -- cancelled, taken over, stopped, put off --------------------------------------------------------------
@@ -350,10 +396,10 @@ def test_stopping_does_not_take_what_merely_looks_right(world: World) -> None:
 
 
 @pytest.mark.parametrize("side", ["source", "destination"])
-def test_a_site_that_asks_to_come_back_later_is_left_alone(world: World, side: str) -> None:
+def test_a_site_that_asks_to_come_back_later_is_left_alone(looking: World, side: str) -> None:
     error = errors.Throttled("slow down", code="HTTP 429", retry_after_s=30.0)
-    getattr(world, side).faults["stat"] = [error]
-    outcome = world.run(must_not_copy)
+    getattr(looking, side).faults["stat"] = [error]
+    outcome = looking.run(must_not_copy)
     assert outcome == Outcome(state=State.POSTPONED, reason=str(error), error=error, retry_after_s=30.0)
 
 

@@ -79,3 +79,41 @@ def test_the_client_works_without_rucio() -> None:
     loaded = set(done.stdout.split())
     assert "rucio_cs3.cs3.storage" in loaded
     assert {name for name in loaded if not name.startswith("rucio_cs3.cs3")} <= {"rucio_cs3._version"}
+
+
+#: What costs a command its time, and is needed only when a connection is opened.
+HEAVY = (
+    "grpc",
+    "google.protobuf",
+    "cs3",
+    "rucio_cs3.cs3.storage",
+    "rucio_cs3.cs3.gateway",
+    "rucio_cs3.transfers.ladder",
+)
+
+
+@pytest.mark.parametrize("module", ["rucio_cs3.protocol", "rucio_cs3.policy", "rucio_cs3.cs3"])
+def test_a_command_that_opens_no_connection_imports_no_grpc(module: str) -> None:
+    pytest.importorskip("rucio.rse", reason="neither Rucio wheel is installed")
+    # Rucio itself imports no gRPC; otherwise this would say nothing.
+    program = f"""
+import sys, rucio.rse.rsemanager
+print(*sys.modules)
+import {module}
+print(*sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    before, after = (set(line.split()) for line in done.stdout.splitlines())
+    assert module in after
+    assert not before & set(HEAVY)
+    assert not after & set(HEAVY)
+
+
+def test_the_names_of_the_client_are_there_when_they_are_asked_for() -> None:
+    for name in rucio_cs3.cs3.__all__:
+        found = getattr(rucio_cs3.cs3, name)
+        assert getattr(rucio_cs3.cs3, name) is found
+    assert rucio_cs3.cs3.CS3Storage.__module__ == "rucio_cs3.cs3.storage"
+    with pytest.raises(AttributeError, match=r"'rucio_cs3\.cs3' has no attribute 'Nothing'"):
+        getattr(rucio_cs3.cs3, "Nothing")  # noqa: B009

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from encodings.aliases import aliases
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rucio_cs3.cs3 import Reference, errors, multistatus
 from rucio_cs3.cs3.reference import MountRoot
@@ -90,12 +95,62 @@ BOMB = b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&
         XROOTD.replace(b"100000", b"-1"),
         XROOTD.replace(b"100000", "٣".encode()),
         XROOTD.replace(b"200 OK", b"403 Forbidden"),
+        XROOTD.replace(b">100000<", b">" + b"9" * 19 + b"<"),
+        XROOTD.replace(b">100000<", b">" + b"9" * 5000 + b"<"),
+        # One that the parser cannot use, and one that nobody knows.
+        XROOTD.replace(b"utf-8", b"shift_jis"),
+        XROOTD.replace(b"utf-8", b"utf-nothing"),
     ],
 )
 def test_what_is_no_answer_about_one_file(body: bytes) -> None:
     with pytest.raises(errors.ProtocolViolation) as caught:
         multistatus.parse(body, FILE)
     assert "PROPFIND /data/a/b/f" in str(caught.value)
+
+
+def test_a_folder_may_have_any_size() -> None:
+    endless = XROOTD_FOLDER.replace(b">4096<", b">" + b"9" * 5000 + b"<")
+    assert multistatus.parse(endless, FILE).is_directory
+
+
+def parsed(body: bytes) -> None:
+    with contextlib.suppress(errors.CS3Error):
+        assert 0 <= multistatus.parse(body, FILE).size < 2**63
+
+
+@given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "replace")))
+def test_any_bytes_are_an_answer_or_an_error_of_ours(body: bytes) -> None:
+    parsed(body)
+
+
+@given(
+    st.sampled_from([b"100000", b"Sat, 21 Nov 2026 06:17:55 GMT", b"HTTP/1.1 200 OK", b"utf-8", b"D:prop", b"DAV:"]),
+    st.text().map(lambda text: text.encode("utf-8", "replace")) | st.binary(max_size=40),
+)
+def test_an_answer_with_any_bytes_in_it(old: bytes, new: bytes) -> None:
+    parsed(XROOTD.replace(old, new))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of decoders themselves
+@pytest.mark.parametrize("encoding", sorted({*aliases.values(), "idna", "undefined", "unicode_escape", "punycode"}))
+def test_an_answer_in_any_encoding(encoding: str) -> None:
+    parsed(XROOTD.replace(b"utf-8", encoding.encode()))
+
+
+@pytest.mark.parametrize("date", ["Sat, 21 Nov , 06:17:55 GMT", "21 Nov 9999999999 06:17:55 GMT", "a b c d e", ","])
+def test_a_date_that_is_none(date: str) -> None:
+    body = XROOTD.replace(b"Sat, 21 Nov 2026 06:17:55 GMT", date.encode())
+    assert multistatus.parse(body, FILE).mtime_s == 0.0
+
+
+@given(st.lists(st.sampled_from(["Sat,", "21", "Nov", "2026", "06:17:55", "GMT", "-", ",", ":", "+", "9999999999"])))
+def test_any_words_are_a_date_or_none(words: list[str]) -> None:
+    parsed(XROOTD.replace(b"Sat, 21 Nov 2026 06:17:55 GMT", " ".join(words).encode()))
+
+
+@given(st.text() | st.text().map("md5={}".format) | st.text().map("adler32={}".format))
+def test_any_header_is_read(header: str) -> None:
+    assert set(multistatus.digest(header)) <= {"adler32", "md5", "sha1"}
 
 
 @pytest.mark.parametrize(
@@ -108,6 +163,7 @@ def test_what_is_no_answer_about_one_file(body: bytes) -> None:
         ("adler32=0", {"adler32": "00000000"}),
         ("adler32=000000", {"adler32": "00000000"}),
         ("adler32=xyz, md5=!", {}),
+        ("adler32=1, md5=\u00e4!", {"adler32": "00000001"}),
         ("sha-256=abc", {}),
         ("", {}),
     ],

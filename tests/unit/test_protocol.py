@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import signal
 import unicodedata
 import zlib
 from collections.abc import Iterator
@@ -21,12 +23,16 @@ from rucio.common import exception
 from rucio.rse import rsemanager
 from rucio.rse.protocols.protocol import RSEProtocol
 
+from rucio_cs3 import rses
 from rucio_cs3.cs3 import errors
+from rucio_cs3.cs3.auth import Credential
+from rucio_cs3.cs3.kept_checksums import KEEP_FROM_BYTES
 from rucio_cs3.cs3.reference import SCHEMES
 from rucio_cs3.protocol import UNLIMITED_BYTES, UPLOAD_SUFFIX, Default, NoRename, rucio_exception
 from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud
 from rucio_cs3.transfers import ends
 from rucio_cs3.transfers import ladder as transfers
+from rucio_cs3.transfers.proof import NothingThere
 
 BASE = "davs://cloud.test:443/remote.php/webdav/rucio"
 CONTENT = b"physics" * 1000
@@ -225,12 +231,14 @@ MEANINGS = {
     errors.PreconditionFailed: OTHER,
     errors.Locked: OTHER,
     errors.TooEarly: OTHER,
+    errors.StillProcessing: OTHER,
     errors.NoSpaceLeft: OTHER,
     errors.Cancelled: OTHER,
     transfers.RequestGone: OTHER,
     transfers.ClaimLost: OTHER,
     transfers.Stopping: OTHER,
     ends.NothingToLend: OTHER,
+    NothingThere: OTHER,
     errors.ServerFault: OTHER,
     errors.UnknownCode: OTHER,
     errors.ProtocolViolation: OTHER,
@@ -425,10 +433,12 @@ def test_a_missing_local_file_is_the_source_of_put(box: Box) -> None:
 
 @pytest.mark.parametrize("script", ["code:NOT_FOUND", "code:PERMISSION_DENIED"])
 def test_put_never_speaks_of_a_missing_source_when_the_cloud_refuses(box: Box, script: str) -> None:
+    # In a folder that is there: a refusal that a missing one causes is not the last word.
+    box.put("neighbour")
     box.cloud.faults.add("gateway.InitiateFileUpload", script)
     with pytest.raises(exception.DestinationNotAccessible):
         box.put("f")
-    assert box.files() == set()
+    assert box.files() == {"s/neighbour"}
 
 
 def test_missing_files(box: Box) -> None:
@@ -506,10 +516,56 @@ def test_stat_of_a_file_that_somebody_else_wrote(box: Box, verify: bool, proof: 
         assert (stated["filesize"], stated["adler32"]) == (len(CONTENT), ADLER32)
         assert len(stated["md5"]) == 32
     elif verify and proof == "read":
+        # So small a file is read.
+        assert protocol.stat(pfn) == {"filesize": len(CONTENT), "adler32": ADLER32}
+    else:
+        assert protocol.stat(pfn) == {"filesize": len(CONTENT)}
+
+
+@pytest.mark.parametrize("proof", ["read", "server", "size"])
+@pytest.mark.parametrize("verify", [True, False])
+def test_stat_of_a_large_file_that_somebody_else_wrote(
+    v3: EmbeddedCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verify: bool, proof: str
+) -> None:
+    box = Box(v3, f"large-{verify}-{proof}", tmp_path, monkeypatch)
+    pfn = box.put("f")
+    box.on_disk("f").write_bytes(bytes(KEEP_FROM_BYTES))
+    protocol = box.connect({"cs3_proof": proof}, verify_checksum=verify)
+    if verify and proof == "read":
         with pytest.raises(exception.RSEChecksumUnavailable, match="at RSE CLOUD: the server keeps no adler32"):
             protocol.stat(pfn)
     else:
-        assert protocol.stat(pfn) == {"filesize": len(CONTENT)}
+        assert protocol.stat(pfn) == {"filesize": KEEP_FROM_BYTES}
+
+
+def test_a_large_upload_is_known_to_everybody_and_costs_one_look(box: Box) -> None:
+    data = CONTENT * (KEEP_FROM_BYTES // len(CONTENT) + 1)
+    pfn = box.pfn("f")
+    # As Rucio's upload client does it, and another process looks later.
+    box.put("f" + UPLOAD_SUFFIX, data)
+    box.protocol.rename(pfn + UPLOAD_SUFFIX, pfn)
+    assert box.cloud.log is not None
+    later = box.connect()
+    before = box.cloud.log.read_text("utf-8")
+    stated = later.stat(pfn)
+    assert (stated["filesize"], stated["adler32"]) == (len(data), f"{zlib.adler32(data):08x}")
+    done = box.cloud.log.read_text("utf-8")[len(before) :]
+    assert (done.count("gRPC "), done.count("gRPC Stat CODE_OK"), done.count("HTTP")) == (1, 1, 0)
+
+
+def test_a_small_upload_is_stated_without_another_read(box: Box) -> None:
+    pfn = box.put("f")
+    box.cloud.faults.add("data.get", "return-500")
+    assert box.protocol.stat(pfn)["adler32"] == ADLER32
+    assert box.cloud.faults.pending() == ["data.get return-500 x1"]
+    box.cloud.faults.clear()
+
+
+def test_stat_of_a_folder_reads_nothing(v3: EmbeddedCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = Box(v3, "folder", tmp_path, monkeypatch)
+    box.put("d/f")
+    with pytest.raises(exception.RSEChecksumUnavailable):
+        box.protocol.stat(box.pfn("d"))
 
 
 @pytest.mark.parametrize("impl", ["Default", "NoRename"])
@@ -522,7 +578,7 @@ def test_an_upload_is_proven_by_reading_it_back(
     protocol.put(str(box.source()), pfn)
     assert protocol.stat(pfn) == {"filesize": len(CONTENT), "adler32": ADLER32}
     # What was proven is the content, not the name.
-    box.on_disk("f").write_bytes(b"changed")
+    box.on_disk("f").write_bytes(bytes(KEEP_FROM_BYTES))
     with pytest.raises(exception.RSEChecksumUnavailable):
         protocol.stat(pfn)
 
@@ -720,3 +776,24 @@ CALLS: list[tuple[str, tuple[object, ...], dict[str, object]]] = [
 @pytest.mark.parametrize(("name", "arguments", "keywords"), CALLS)
 def test_every_call_of_rucio_fits(name: str, arguments: tuple[object, ...], keywords: dict[str, object]) -> None:
     inspect.signature(getattr(Default, name)).bind(object(), *arguments, **keywords)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12: a fork with threads, which is the point
+def test_a_forked_child_goes_on_with_the_object_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although another thread of the parent, which is not there in the child, held a lock at the fork."""
+    monkeypatch.setattr(rses, "rse_attributes", lambda _settings: {"cs3_gateway": "127.0.0.1:1"})
+    monkeypatch.setattr("rucio_cs3.cs3.gateway.Gateway._authenticate", lambda _gateway: Credential("token"))
+    protocol = protocol_of(rse_info(hostname="127.0.0.1"))
+    protocol.connect({"username": "u", "password": "w"})
+    storage = protocol.storage
+    assert protocol.storage is storage
+    tokens = storage._gateway.tokens
+    tokens.invalidate(tokens.get())
+    with tokens._lock:
+        child = os.fork()
+        if not child:
+            # Nothing of pytest may run here. The alarm ends a child that hangs.
+            signal.alarm(20)
+            os._exit(0 if protocol.storage.access_token() == "token" and protocol.storage is not storage else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    assert protocol.storage is storage

@@ -117,6 +117,12 @@ def test_a_password_in_a_pfn_is_not_repeated() -> None:
     with pytest.raises(errors.InvalidReference, match=r"at cernbox\.test carries a user name or password") as caught:
         MOUNT.reference("davs://me:4711@cernbox.test/remote.php/webdav/a")
     assert "4711" not in str(caught.value)
+    # Nor where the rest of it is none.
+    for pfn in ("davs://me:4711@cernbox.test:port/a", "davs://me:4711@[cernbox.test/a"):
+        with pytest.raises(errors.InvalidReference, match="user name or password") as caught:
+            MOUNT.reference(pfn)
+        assert "4711" not in str(caught.value)
+        assert caught.value.__suppress_context__
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import pytest
-import requests
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.checksums import Digests
+from rucio_cs3.cs3.http_client import Answer
 from rucio_cs3.cs3.remote_file import RemoteFile
 from rucio_cs3.cs3.streams import CHUNK_BYTES, UploadBody
 from tests.unit.test_data_gateway import HELLO, LARGE, RawServer, Script, gateway_of, says, ticket_of
@@ -178,11 +178,11 @@ def test_what_is_not_wanted_any_more_is_not_fetched() -> None:
             return  # all of it went
         ended.set()
 
-    kept: list[AbstractContextManager[requests.Response]] = []  # so that it does not end by itself
+    kept: list[AbstractContextManager[Answer]] = []  # so that it does not end by itself
 
     with RawServer(script) as server, gateway_of(server.port) as gateway:
 
-        def get() -> AbstractContextManager[requests.Response]:
+        def get() -> AbstractContextManager[Answer]:
             kept.append(gateway.open(ticket_of(server.port), target=PLACE))
             return kept[-1]
 

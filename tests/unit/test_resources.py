@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from cs3.storage.provider.v1beta1 import resources_pb2
 from cs3.types.v1beta1 import types_pb2
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rucio_cs3.cs3 import resources
 from rucio_cs3.cs3.reference import MountRoot, Reference, SpaceRoot
@@ -103,10 +105,62 @@ def test_the_name_of_a_listed_entry(name: str, path: str, expected: str) -> None
         (100, 30, {"remaining": "5"}, Quota(total_bytes=100, used_bytes=30, remaining_bytes=5)),
         (100, 30, {"remaining": str(2**64 - 1)}, Quota(total_bytes=100, used_bytes=30, remaining_bytes=None)),
         (100, 30, {"remaining": "many"}, Quota(total_bytes=100, used_bytes=30, remaining_bytes=70)),
+        (100, 30, {"remaining": "9" * 18}, Quota(total_bytes=100, used_bytes=30, remaining_bytes=10**18 - 1)),
+        (100, 30, {"remaining": "9" * 19}, Quota(total_bytes=100, used_bytes=30, remaining_bytes=70)),
+        (100, 30, {"remaining": "9" * 5000}, Quota(total_bytes=100, used_bytes=30, remaining_bytes=70)),
+        (100, 30, {"remaining": "\u0663"}, Quota(total_bytes=100, used_bytes=30, remaining_bytes=70)),
     ],
 )
 def test_quota(total: int, used: int, opaque: dict[str, str], expected: Quota) -> None:
     assert resources.quota(total, used, resources.plain_opaque(opaque)) == expected
+
+
+UINT64 = st.integers(0, 2**64 - 1)
+TEXT = st.text(st.characters(codec="utf-8"))
+OPAQUE = st.dictionaries(
+    st.sampled_from(["remaining", "status", "adler32", "md5"]),
+    st.binary() | st.from_regex(r"\d+").map(str.encode) | st.from_regex(r"[0-9a-f]{1,40}").map(str.encode),
+).map(
+    lambda entries: types_pb2.Opaque(
+        map={key: types_pb2.OpaqueEntry(decoder="plain", value=value) for key, value in entries.items()}
+    )
+)
+
+
+@given(UINT64, UINT64, OPAQUE)
+def test_any_answer_is_a_quota(total: int, used: int, opaque: types_pb2.Opaque) -> None:
+    read = resources.quota(total, used, opaque)
+    assert read.remaining_bytes is None or 0 <= read.remaining_bytes < 2**64
+
+
+@given(
+    UINT64,
+    st.integers(0, 2**32),
+    TEXT,
+    OPAQUE,
+    st.dictionaries(TEXT.map(lambda text: f"rucio.checksums.{text}"), TEXT),
+    st.sampled_from(resources_pb2.ResourceChecksumType.values()),
+    st.tuples(UINT64, st.integers(0, 2**32 - 1)),
+)
+def test_any_answer_is_a_file(
+    size: int,
+    kind: int,
+    text: str,
+    opaque: types_pb2.Opaque,
+    metadata: dict[str, str],
+    checksum: resources_pb2.ResourceChecksumType.ValueType,
+    mtime: tuple[int, int],
+) -> None:
+    info = resources_pb2.ResourceInfo(
+        size=size,
+        etag=text,
+        opaque=opaque,
+        checksum={"type": checksum, "sum": text},
+        arbitrary_metadata={"metadata": metadata},
+        mtime={"seconds": mtime[0], "nanos": mtime[1]},
+    )
+    read = resources.file_info(Reference(MOUNT, "x"), info)
+    assert (read.size, read.etag) == (size, text)
 
 
 def test_only_plain_entries_are_read() -> None:

@@ -114,3 +114,19 @@ def test_the_jitter_is_full(attempt: int) -> None:
     assert min(pauses) >= 0
     assert max(pauses) <= limit
     assert max(pauses) - min(pauses) > limit / 2
+
+
+def test_what_a_server_asks_for_is_waited_for(clock: Clock) -> None:
+    error = errors.Throttled("busy", retry_after_s=2.5)
+    assert POLICY.wait_s(1, error) == 2.5  # longer than the pause of 1 s
+    assert POLICY.wait_s(3, error) == 3.0  # shorter
+
+
+def test_a_server_that_asks_for_too_much_is_not_asked_again(clock: Clock) -> None:
+    assert POLICY.wait_s(1, errors.Throttled("busy", retry_after_s=POLICY.patience_s)) == POLICY.patience_s
+    assert POLICY.wait_s(1, errors.Throttled("busy", retry_after_s=POLICY.patience_s + 1)) is None
+
+
+def test_the_last_call_is_the_last(clock: Clock) -> None:
+    assert POLICY.wait_s(3, errors.Unavailable("gone")) == 3.0
+    assert POLICY.wait_s(4, errors.Unavailable("gone")) is None

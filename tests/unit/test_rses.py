@@ -52,6 +52,13 @@ RIGHT: list[tuple[str, Any, Callable[[Endpoint], Any], Any]] = [
     ("cs3_data_hosts", "a.test, b.test", lambda e: e.data_hosts, {"a.test", "b.test"}),
     ("cs3_landing", "temporary", lambda e: e.upload_landing, "temporary"),
     ("cs3_landing", "temporary", lambda e: e.upload_landing, "temporary"),
+    ("cs3_upload_protocol", "tus", lambda e: e.upload_protocol, "tus"),
+    ("cs3_upload_protocol", "simple", lambda e: e.upload_protocol, "simple"),
+    ("cs3_upload_protocol", "auto", lambda e: e.upload_protocol, "auto"),
+    ("cs3_keep_checksums", "false", lambda e: e.keep_checksums, False),
+    ("cs3_keep_checksums", "true", lambda e: e.keep_checksums, True),
+    ("cs3_download_streams", "1", lambda e: e.download_streams, 1),
+    ("cs3_download_streams", 8, lambda e: e.download_streams, 8),
     ("cs3_proof", "size", lambda e: e.proof, "size"),
     ("cs3_proof", "server", lambda e: e.proof, "server"),
     ("cs3_proof", "", lambda e: e.proof, "read"),
@@ -75,6 +82,13 @@ WRONG: list[tuple[str, Any]] = [
     ("cs3_insecure", "2"),
     ("cs3_allow_plaintext", "plain"),
     ("cs3_landing", "Direct"),
+    ("cs3_upload_protocol", "TUS"),
+    ("cs3_upload_protocol", "put"),
+    ("cs3_keep_checksums", "maybe"),
+    ("cs3_download_streams", "0"),
+    ("cs3_download_streams", 9),
+    ("cs3_download_streams", "2.0"),
+    ("cs3_download_streams", "²"),
     ("cs3_proof", "none"),
     ("cs3_call_timeout_s", "soon"),
     ("cs3_call_timeout_s", "0"),
@@ -93,6 +107,7 @@ def test_defaults(etc: Path) -> None:
     assert (found.webdav.host, found.webdav.port, found.webdav.path) == ("cloud.test", 443, "/remote.php/webdav")
     assert (found.root, found.upload_landing) == (MountRoot("/"), "temporary")
     assert (found.insecure, found.allow_plaintext, len(found.data_hosts), found.proof) == (False, False, 0, "read")
+    assert (found.upload_protocol, found.keep_checksums, found.download_streams) == ("auto", True, 4)
 
 
 def test_a_space_is_read_from_the_prefix(etc: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from rucio_cs3.cs3 import Endpoint, Timeouts, WebDAVBase, errors, tpc
-from rucio_cs3.cs3.data_gateway import HTTPClient
+from rucio_cs3.cs3.http_client import HTTPClient
 from rucio_cs3.cs3.markers import Marker
 from tests.unit.test_data_gateway import RawServer, says
 

@@ -26,8 +26,8 @@ def test_copies_and_proves(world: World) -> None:
     assert world.landed == CONTENT
     assert world.destination.has_parents
     assert world.claim.asked == ["confirm"]
-    # One look: it finds a token that the source no longer accepts.
-    assert world.source.calls == ["stat", "speaks_tpc"]
+    # One look: it finds a token that the source no longer accepts. Where the copy was asked for at once, nobody looked.
+    assert world.source.calls == ([] if world.destination.guards else ["stat", "speaks_tpc"])
     assert world.pauses == []
 
 
@@ -126,7 +126,8 @@ def test_a_claim_that_is_lost_while_it_asks_removes_nothing(world: World) -> Non
 def test_a_missing_source_is_named_and_leftovers_stay(world: World, leftover: bytes | None) -> None:
     world.destination.content = leftover
     world.source.content = None
-    outcome = world.run(must_not_copy)
+    missing = fails(errors.NotFound("the source has no such file", code="HTTP 404"))
+    outcome = world.run(missing if world.destination.guards else must_not_copy)
     assert outcome.state is State.FAILED
     assert "the source source has no such file" in str(outcome.reason)
     assert "CODE_NOT_FOUND" in str(outcome.reason)
@@ -305,8 +306,9 @@ def test_a_source_that_cannot_be_asked_just_before_does_not_push(world: World) -
 
 
 @pytest.mark.parametrize("is_folder", [False, True])
-def test_a_push_goes_nowhere_where_something_has_appeared(world: World, is_folder: bool) -> None:
+def test_a_push_goes_nowhere_where_something_has_appeared(looking: World, is_folder: bool) -> None:
     """Reva v3.12.1 and XRootD 5.5.3 would replace it."""
+    world = looking
 
     def pull(world: World, progress: Progress) -> None:
         world.destination.content, world.destination.is_folder = b"somebody else's", is_folder
@@ -396,17 +398,21 @@ def test_a_size_that_never_comes_is_a_failure(world: World) -> None:
     assert world.landed is None
 
 
-def test_a_checksum_that_comes_late_is_waited_for(world: World) -> None:
+@pytest.mark.parametrize("none_yet", ["00000000", ""])
+def test_a_checksum_that_comes_late_is_waited_for(world: World, none_yet: str) -> None:
     world.destination.server_sums = True
-    world.destination.told_sums = ["00000000"] * 3
+    world.destination.told_sums = [none_yet] * 3
     assert world.run().state is State.DONE
     assert world.pauses == list(_LATE_S[:3])
     assert "checksum" not in world.destination.calls  # the server's own is enough
 
 
-def test_a_wrong_checksum_that_comes_late_is_found_out(world: World) -> None:
+@pytest.mark.parametrize("none_yet", ["00000000", ""])
+@pytest.mark.parametrize("proof", ["read", "server"])
+def test_a_wrong_checksum_that_comes_late_is_found_out(world: World, proof: Proof, none_yet: str) -> None:
+    world.destination.proof = proof
     world.destination.server_sums = True
-    world.destination.told_sums = ["00000000"]
+    world.destination.told_sums = [none_yet]
     outcome = world.run(writes(OTHER))
     assert isinstance(outcome.error, errors.ChecksumMismatch)
     assert world.pauses == list(_LATE_S[:1])
@@ -512,3 +518,15 @@ def test_trimmed_checksum_of_the_catalogue_is_padded(world: World) -> None:
 def test_what_is_no_checksum_in_the_catalogue_is_none() -> None:
     job = Job(request_id="1", size_bytes=1, adler32="not hex", md5="D41D8CD98F00B204E9800998ECF8427E")
     assert job.checksums == {"md5": "d41d8cd98f00b204e9800998ecf8427e"}
+
+
+def test_checksums_of_a_file_that_was_read_are_kept(world: World) -> None:
+    world.run()
+    assert world.destination.kept == world.job.checksums
+
+
+@pytest.mark.parametrize("wrong", [True, False])
+def test_checksums_that_were_not_read_or_are_wrong_are_not_kept(world: World, wrong: bool) -> None:
+    world.destination.server_sums = not wrong
+    world.run(writes(OTHER) if wrong else None)
+    assert world.destination.kept == {}

@@ -20,7 +20,7 @@ from rucio_cs3.cs3 import BasicProvider, BearerProvider, Secret, Timeouts, WebDA
 from rucio_cs3.cs3.auth import CredentialProvider
 from rucio_cs3.cs3.checksums import Digests
 from rucio_cs3.cs3.config import WebDAVSite
-from rucio_cs3.cs3.data_gateway import HTTPClient
+from rucio_cs3.cs3.http_client import HTTPClient
 from rucio_cs3.cs3.reference import MountRoot
 from rucio_cs3.cs3.streams import Reader, UploadBody
 from rucio_cs3.transfers.ends import NothingToLend
@@ -365,13 +365,13 @@ def cut_source() -> Iterator[Reader]:
     yield Cut(errors.TransferInterrupted("cut"))
 
 
-def late(site: RecordingSite, look: int) -> list[str]:
+def late(site: RecordingSite, look: int, status: int = 500) -> list[str]:
     """Make the site show a part of what was sent at a later look only; gives the looks after the upload."""
     looks: list[str] = []
 
     def script(asked: Asked) -> Answer | None:
         if asked.method == "PUT" and asked.body is not None:
-            return Answer(500)
+            return Answer(status)
         if asked.method == "PROPFIND" and any(asked.method == "PUT" for asked in site.asked):
             looks.append(asked.path)
             if len(looks) == look:
@@ -393,6 +393,14 @@ def test_a_part_that_comes_late_is_there_when_the_upload_has_failed(site: Record
     assert caught.value is error
     assert len(looks) == 3
     assert "DELETE" not in site.methods()
+
+
+@pytest.mark.parametrize("status", [502, 504])
+def test_an_answer_of_a_proxy_is_none_of_the_site(site: RecordingSite, status: int) -> None:
+    looks = late(site, 3, status)
+    with pytest.raises((errors.Unavailable, errors.DeadlineExceeded)):
+        end_of(site).store(body_of(CONTENT))
+    assert len(looks) == 3
 
 
 def test_where_the_site_has_answered_nobody_waits_for_a_part(site: RecordingSite) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.config import Proof, Site
-from rucio_cs3.cs3.data_gateway import HTTPClient
+from rucio_cs3.cs3.http_client import HTTPClient
 from rucio_cs3.cs3.reference import MountRoot, Reference
 from rucio_cs3.cs3.resources import FileInfo
 from rucio_cs3.cs3.streams import Reader, UploadBody
@@ -39,7 +39,7 @@ class MemoryEnd:
 
     ``speaks`` is a proof of a while ago that the site does third-party copies, ``speaks_still`` whether it does now.
     ``faults`` maps a method to the errors that its next calls raise; ``told_sizes`` and ``told_sums`` are what the
-    server says at the next looks in place of the truth.
+    server says at the next looks in place of the truth; an empty sum is that of a CS3 cloud that is still summing.
     """
 
     def __init__(self, name: str, content: bytes | None = None, *, proof: Proof = "read") -> None:
@@ -57,6 +57,10 @@ class MemoryEnd:
         self.mtime_s = float(zlib.crc32(name.encode()))
         self.server_sums = False
         self.speaks = self.speaks_still = True
+        self.guards = False
+        self.leaves_parts = True
+        self.kept: dict[str, str] = {}
+        self.reads_at_once = False
         self.ages_asked: list[float] = []
         self.leftovers: list[str] = []
         self.faults: dict[str, list[errors.CS3Error]] = {}
@@ -80,11 +84,19 @@ class MemoryEnd:
         if self.content is None:
             raise errors.NotFound("no such file", operation="Stat", target=self.place, code="CODE_NOT_FOUND")
         sums = {"adler32": adler32(self.content)} if self.server_sums else {}
+        summing = False
         if self.told_sums:
-            sums = {"adler32": self.told_sums.pop(0)}
+            told = self.told_sums.pop(0)
+            sums, summing = {"adler32": told} if told else {}, not told
         size = self.told_sizes.pop(0) if self.told_sizes else len(self.content)
         return FileInfo(
-            reference=FILE, size=size, is_directory=False, checksums=sums, etag=self.etag, mtime_s=self.mtime_s
+            reference=FILE,
+            size=size,
+            is_directory=False,
+            checksums=sums,
+            etag=self.etag,
+            mtime_s=self.mtime_s,
+            summing=summing,
         )
 
     def settled(self) -> FileInfo:
@@ -99,9 +111,23 @@ class MemoryEnd:
         assert self.content is not None
         return adler32(self.content)
 
-    def make_parents(self) -> None:
+    def read_back(self, size_bytes: int, algorithm: str) -> FileInfo | None:
+        if not self.reads_at_once:
+            return None
+        self._called("read_back")
+        if self.content is None:
+            raise errors.NotFound("no such file", operation="GET", target=self.place)
+        if len(self.content) != size_bytes:
+            raise errors.SizeMismatch("another size", operation="GET", target=self.place)
+        return FileInfo(
+            reference=FILE, size=size_bytes, is_directory=False, checksums={algorithm: adler32(self.content)}
+        )
+
+    def make_parents(self, *, anew: bool = False) -> bool:
         self._called("make_parents")
+        missing = not self.has_parents
         self.has_parents = True
+        return missing and anew
 
     def delete(self) -> None:
         self._called("delete")
@@ -119,6 +145,10 @@ class MemoryEnd:
 
     def refused_tpc(self) -> None:
         self._called("refused_tpc")
+        self.speaks = self.guards = False
+
+    def guards_names(self) -> bool:
+        return self.guards and self.speaks
 
     def authorization(self, *, write: bool, lent: bool = False) -> str:
         self._called("authorization")
@@ -136,6 +166,11 @@ class MemoryEnd:
             raise errors.AlreadyExists("something stands there", operation="PUT", target=self.place)
         # Whole or not at all, as both real kinds of landing have it.
         self.content = b"".join(bytes(piece) for piece in body)
+
+    def keep(self, info: FileInfo, checksums: Mapping[str, str]) -> None:
+        assert self.content is not None
+        assert info.size == len(self.content)
+        self.kept.update(checksums)
 
     def sweep(self) -> None:
         self._called("sweep")
@@ -219,12 +254,18 @@ def copied(world: World, progress: Progress) -> None:
     world.destination.content = world.source.content
 
 
-def make_world(monkeypatch: pytest.MonkeyPatch) -> World:
-    """A world in which everything goes well; its pauses take no time."""
+def make_world(monkeypatch: pytest.MonkeyPatch, *, guards: bool = False) -> World:
+    """A world in which everything goes well; its pauses take no time.
+
+    :param guards: whether the destination has proven that a pull replaces nothing; it does what it has proven.
+    """
     world = World()
+    world.destination.guards = guards
 
     def pull(size: int, checksums: Mapping[str, str], source: End, destination: End, progress: Progress) -> None:
         assert (source, destination) == (world.source, world.destination)
+        if world.destination.guards and (world.destination.content is not None or world.destination.is_folder):
+            raise errors.AlreadyExists("something stands there", operation="COPY", code="HTTP 412")
         world.pulls(world, progress)
 
     def push(size: int, checksums: Mapping[str, str], source: End, destination: End, progress: Progress) -> None:
@@ -232,7 +273,7 @@ def make_world(monkeypatch: pytest.MonkeyPatch) -> World:
         world.pushes(world, progress)
 
     monkeypatch.setattr(copies, "COPIES", {Mode.PULL: pull, Mode.PUSH: push, Mode.RELAY: copies.COPIES[Mode.RELAY]})
-    monkeypatch.setattr("rucio_cs3.transfers.ladder.time.sleep", world.pauses.append)
+    monkeypatch.setattr("rucio_cs3.transfers.proof.time.sleep", world.pauses.append)
     return world
 
 
@@ -240,6 +281,9 @@ def writes(data: bytes, then: errors.CS3Error | None = None) -> ThirdParty:
     """A copy that leaves ``data`` and then fails, or claims success."""
 
     def copy(world: World, progress: Progress) -> None:
+        if then is None or then.code is None:
+            # With a code it is an answer in place of a report.
+            progress(0)
         world.destination.content = data
         if then is not None:
             raise then

@@ -34,6 +34,7 @@ from rucio_cs3.sandbox.cloud.http_server import Exchange, HttpServer
 from rucio_cs3.sandbox.cloud.rpc import generic_handler
 from rucio_cs3.sandbox.cloud.state import V3_MOUNT, V3_STORAGE_ID, Behaviour, CloudState, user_id
 from rucio_cs3.sandbox.cloud.tokens import TokenMint
+from rucio_cs3.sandbox.cloud.traffic import Traffic
 from rucio_cs3.sandbox.cloud.tree import Tree
 from rucio_cs3.sandbox.cloud.uploads import UploadSessions
 from rucio_cs3.sandbox.lifecycle import Startable
@@ -62,6 +63,8 @@ class EmbeddedCloud(Startable):
     :param directory: where everything is kept; a temporary one that is removed on stop if None.
     :param users: who can log in; the first one is whose ``root`` and ``webdav_url`` are given.
     :param http_tpc: V3 only: whether ocdav does HTTP-TPC (Reva's default is no; OpenCloud has none).
+    :param ranges: V3 only: whether downloads serve ranges, as Reva v3.12.1 does with the EOS driver over gRPC (read in
+        ``eosgrpc.go`` and ``eoshttp.go``, not run); the ``local`` driver does not.
     :param access_token_lifetime_s: validity of access tokens, in seconds; exp has whole seconds.
     :param transfer_token_lifetime_s: the same for transfer tokens.
     :param quota_bytes: SPACES: quota of each space; V3: size of the disk. No limit of ours if None.
@@ -83,6 +86,7 @@ class EmbeddedCloud(Startable):
         directory: Path | None = None,
         users: Sequence[User] = DEFAULT_USERS,
         http_tpc: bool = True,
+        ranges: bool = False,
         access_token_lifetime_s: float = _DAY_S,
         transfer_token_lifetime_s: float = _DAY_S,
         quota_bytes: int | None = None,
@@ -111,6 +115,7 @@ class EmbeddedCloud(Startable):
             "transfer_lifetime_s": transfer_token_lifetime_s,
             "bearer_secret": bearer_secret,
         }
+        self._ranges = ranges
         self._quota_bytes = quota_bytes
         self._processing_delay_s = processing_delay_s
         self._marker_interval_s = marker_interval_s
@@ -202,6 +207,14 @@ class EmbeddedCloud(Startable):
     def running(self) -> bool:
         return self._state is not None and not self._state.stopping.is_set()
 
+    @property
+    def traffic(self) -> Traffic:
+        """What has passed through the HTTP side.
+
+        :raises RuntimeError: the cloud was not started.
+        """
+        return self._running().traffic
+
     def access_token(self, username: str | None = None) -> str:
         """A fresh access token, as Authenticate would give it; of the first user if None is named."""
         state = self._running()
@@ -257,13 +270,13 @@ class EmbeddedCloud(Startable):
 
     def _new_state(self) -> CloudState:
         recycle = self.directory / "recycle"
+        aside = self.directory / "versions"
+        aside.mkdir(exist_ok=True)
         if self.behaviour is Behaviour.V3:
-            trees = {"": Tree(self.directory / "data", recycle)}
+            trees = {"": Tree(self.directory / "data", recycle, by_path=True, versions=aside)}
         else:
             ids = [self.space_id(username) for username in self.users]
             trees = {one: Tree(self.directory / "spaces" / one, recycle / one) for one in ids}
-        aside = self.directory / "versions"
-        aside.mkdir(exist_ok=True)
         return CloudState(
             behaviour=self.behaviour,
             users=self.users,
@@ -274,6 +287,7 @@ class EmbeddedCloud(Startable):
             storage_id=self.storage_id,
             aside_directory=aside,
             http_tpc=self.http_tpc,
+            ranges=self._ranges,
             quota_bytes=self._quota_bytes,
             processing_delay_s=self._processing_delay_s,
             marker_interval_s=self._marker_interval_s,

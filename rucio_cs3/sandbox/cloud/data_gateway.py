@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import re
 from http import HTTPStatus
 
 from rucio_cs3.sandbox.cloud import storing, tus_uploads
+from rucio_cs3.sandbox.cloud.byte_ranges import Unsatisfiable, parse_ranges
 from rucio_cs3.sandbox.cloud.http_server import Exchange
 from rucio_cs3.sandbox.cloud.state import CloudState
 from rucio_cs3.sandbox.cloud.tokens import InvalidToken
@@ -39,8 +39,8 @@ def handle(exchange: Exchange, last_segment: str) -> None:
         wrong_post = method == "POST" and kind == "tus" and not state.v3
         exchange.answer(HTTPStatus.INTERNAL_SERVER_ERROR if wrong_post else HTTPStatus.NOT_IMPLEMENTED)
         return
-    # Both lines: any valid user's access token is accepted.
-    if exchange.user() is None:
+    # Both lines: any valid user's access token is accepted. Reva v3.12.1: a TUS upload needs none, nor a valid one.
+    if exchange.user() is None and not (state.v3 and kind == "tus"):
         exchange.answer(HTTPStatus.UNAUTHORIZED, unauthorized_headers(state))
         return
     if kind == "tus":
@@ -111,31 +111,44 @@ def _get(exchange: Exchange, kind: str, rest: str) -> None:
         exchange.answer(HTTPStatus.INTERNAL_SERVER_ERROR)
         return
     headers = {"Content-Type": "application/octet-stream"}
+    if not state.v3:
+        # OpenCloud: its files can be sought in (edge's download.go).
+        headers |= {"Accept-Ranges": "bytes"}
     if not state.v3 and not entry.is_directory:
         headers |= {"ETag": entry.etag, "OC-Checksum": f"SHA1:{tree.digests(entry)['sha1']}"}
     send(exchange, tree, entry, headers)
 
 
 def send(exchange: Exchange, tree: Tree, entry: Entry, headers: dict[str, str]) -> None:
-    """Answer GET or HEAD with a file, or the ranges of it that are asked for."""
+    """Answer GET or HEAD with a file, or the ranges of it that are asked for.
+
+    Neither line looks at ``If-Range`` or ``If-Match`` (``download.go``: "TODO check preconditions").
+    """
     state = exchange.state
-    if not state.v3 and exchange.headers.get("If-None-Match") == entry.etag:
-        # OpenCloud: 304.
+    asked = exchange.headers.get("Range", "")
+    plain_get = exchange.command == "GET" and not asked
+    if not state.v3 and plain_get and exchange.headers.get("If-None-Match") == entry.etag:
+        # OpenCloud: 304. Edge looks at it for a GET of the whole file only.
         exchange.answer(HTTPStatus.NOT_MODIFIED, {"ETag": entry.etag})
         return
-    asked = exchange.headers.get("Range", "")
-    if not asked:
-        if entry.is_directory:
-            # Both lines: the length of the folder itself, and no byte of it.
-            _break_off(exchange, headers, entry)
-            return
+    if entry.is_directory and not asked:
+        # Both lines: the length of the folder itself, and no byte of it.
+        _break_off(exchange, headers, entry)
+        return
+    try:
+        ranges = parse_ranges(asked, entry.size, v3=state.v3)
+    except Unsatisfiable as exc:
+        # Both lines: the size only where all ranges begin behind the end; so, too, for any range of an empty file.
+        beyond = {"Content-Range": f"bytes */{entry.size}"} if exc.beyond else {}
+        exchange.answer(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, beyond)
+        return
+    if not ranges:
         exchange.send_file(HTTPStatus.OK, headers, entry.path, 0, entry.size)
         return
-    ranges = parse_ranges(asked, entry.size)
-    if not ranges:
-        exchange.answer(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, {"Content-Range": f"bytes */{entry.size}"})
-    elif state.v3:
-        # Reva v3.12.1 local: 416 to every range, also to a valid one.
+    # Reva v3.12.1: only in answers to a range, also where it cannot be served.
+    headers |= {"Accept-Ranges": "bytes"}
+    if state.v3 and not state.ranges:
+        # Reva v3.12.1 local and cephmount: 416 to every range, also to a valid one.
         exchange.answer(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, {"Accept-Ranges": "bytes"})
     elif len(ranges) == 1:
         start, end = ranges[0]
@@ -152,25 +165,6 @@ def _break_off(exchange: Exchange, headers: dict[str, str], entry: Entry) -> Non
     exchange.end_headers()
     if exchange.command != "HEAD":
         exchange.end("a folder has no bytes", reset=False)
-
-
-def parse_ranges(header: str, size: int) -> list[tuple[int, int]]:
-    """Satisfiable byte ranges, first and last byte included; empty where there is none."""
-    unit, _, listed = header.partition("=")
-    if unit.strip().lower() != "bytes":
-        return []
-    ranges = []
-    for one in listed.split(","):
-        match = re.fullmatch(r"([0-9]*)-([0-9]*)", one.strip())
-        if match is None or not (match[1] or match[2]):
-            return []
-        if match[1]:
-            start, end = int(match[1]), min(int(match[2]) if match[2] else size - 1, size - 1)
-        else:
-            start, end = max(size - int(match[2]), 0), size - 1
-        if start <= end:
-            ranges.append((start, end))
-    return ranges
 
 
 def _send_multipart(exchange: Exchange, entry: Entry, ranges: list[tuple[int, int]]) -> None:

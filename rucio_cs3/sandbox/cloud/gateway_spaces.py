@@ -304,14 +304,13 @@ class GatewaySpaces(Gateway):
         mtime = metadata.pop("mtime", None)
         if mtime is not None:
             os.utime(entry.path, (float(mtime), float(mtime)))
-        place.tree.attributes(place.relative).metadata.update(metadata)
+        place.tree.set_metadata(place.relative, metadata)
         return self.plain("SetArbitraryMetadataResponse")
 
     def unset_arbitrary_metadata(self, request: Any, call: Call) -> Any:
         place = self.place(request.ref, call)
         self._entry(place)
-        for key in request.arbitrary_metadata_keys:
-            place.tree.attributes(place.relative).metadata.pop(key, None)
+        place.tree.unset_metadata(place.relative, request.arbitrary_metadata_keys)
         return self.plain("UnsetArbitraryMetadataResponse")
 
     def list_recycle(self, request: Any, call: Call) -> Any:

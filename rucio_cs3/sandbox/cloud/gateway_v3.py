@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import grpc
@@ -85,7 +85,7 @@ class GatewayV3(Gateway):
             raise Refusal("NOT_FOUND", f'error: not found: storage provider not found for reference:path:"{path}"')
         return self._tree.clean(path.removeprefix(V3_MOUNT))
 
-    def info(self, entry: Entry, owner: User) -> Any:
+    def info(self, entry: Entry, owner: User, keys: Collection[str] = ()) -> Any:
         info = resources_pb2.ResourceInfo(
             # Reva v3.12.1: the full path, and no name; no checksum at all with the `local` driver.
             path=f"{V3_MOUNT}/{entry.relative}".rstrip("/"),
@@ -95,7 +95,8 @@ class GatewayV3(Gateway):
                 space_id=V3_SPACE_ID,
             ),
             owner=self.user_id_message(owner),
-            arbitrary_metadata=resources_pb2.ArbitraryMetadata(metadata=entry.metadata),
+            # Reva v3.12.1 local: those that are asked for by name, and all where none is or "*".
+            arbitrary_metadata=resources_pb2.ArbitraryMetadata(metadata=_asked(entry.metadata, keys)),
         )
         self.fill(info, entry)
         return info
@@ -111,7 +112,9 @@ class GatewayV3(Gateway):
             return provider_api_pb2.StatResponse(status=status(OK), info=info)
         relative = self.relative(request.ref)
         entry = self._found(lambda: self._tree.entry(relative), "statting")
-        return provider_api_pb2.StatResponse(status=status(OK), info=self.info(entry, call.user))
+        return provider_api_pb2.StatResponse(
+            status=status(OK), info=self.info(entry, call.user, request.arbitrary_metadata_keys)
+        )
 
     def list_container(self, request: Any, call: Call) -> Any:
         if request.ref.path == "/" and not request.ref.HasField("resource_id"):
@@ -121,7 +124,8 @@ class GatewayV3(Gateway):
         # Reva v3.12.1: a file is INTERNAL.
         entries = self._found(lambda: self._tree.children(relative), "listing container")
         return provider_api_pb2.ListContainerResponse(
-            status=status(OK), infos=[self.info(entry, call.user) for entry in entries]
+            status=status(OK),
+            infos=[self.info(entry, call.user, request.arbitrary_metadata_keys) for entry in entries],
         )
 
     def create_container(self, request: Any, _call: Call) -> Any:
@@ -159,7 +163,8 @@ class GatewayV3(Gateway):
             # A file at the destination is replaced without a word.
             self._tree.move(source, destination)
         except OSError as error:
-            # Also for a missing source, a missing folder, and a folder at the destination.
+            # Also for a missing source, a missing folder, a folder at the destination, and after the move where
+            # metadata of the same key were left at the destination.
             raise Refusal("INTERNAL", f'error moving: path:"/{source}"') from error
         return self.plain("MoveResponse")
 
@@ -223,14 +228,13 @@ class GatewayV3(Gateway):
         mtime = metadata.pop("mtime", None)
         if mtime is not None:
             os.utime(entry.path, (float(mtime), float(mtime)))
-        self._tree.attributes(relative).metadata.update(metadata)
+        self._tree.set_metadata(relative, metadata)
         return self.plain("SetArbitraryMetadataResponse")
 
     def unset_arbitrary_metadata(self, request: Any, _call: Call) -> Any:
         relative = self.relative(request.ref)
         self._found(lambda: self._tree.entry(relative), "unsetting arbitrary metadata")
-        for key in request.arbitrary_metadata_keys:
-            self._tree.attributes(relative).metadata.pop(key, None)
+        self._tree.unset_metadata(relative, request.arbitrary_metadata_keys)
         return self.plain("UnsetArbitraryMetadataResponse")
 
     def list_recycle(self, request: Any, _call: Call) -> Any:
@@ -275,3 +279,7 @@ class GatewayV3(Gateway):
             # Reva v3.12.1: below a file, a name of 256 bytes, listing a file.
             reason = errno.errorcode.get(error.errno or 0, "")
             raise Refusal("INTERNAL", f"error {doing}: {reason}") from None
+
+
+def _asked(metadata: Mapping[str, str], keys: Collection[str]) -> dict[str, str]:
+    return {key: value for key, value in metadata.items() if not keys or "*" in keys or key in keys}

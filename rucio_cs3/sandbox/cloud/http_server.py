@@ -10,7 +10,6 @@ import base64
 import binascii
 import contextlib
 import http.server
-import io
 import select
 import socket
 import socketserver
@@ -21,19 +20,25 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from rucio_cs3.sandbox.cloud.faults import Fault
+from rucio_cs3.sandbox.cloud import faults
+from rucio_cs3.sandbox.cloud.faults import Fault, Throttle
+from rucio_cs3.sandbox.cloud.request_body import BLOCK_BYTES, RequestBody
 from rucio_cs3.sandbox.cloud.state import CloudState
 from rucio_cs3.sandbox.cloud.tokens import InvalidToken
+from rucio_cs3.sandbox.cloud.traffic import Passed
 from rucio_cs3.sandbox.reva import User
-
-BLOCK_BYTES = 1 << 20
 
 # How often a stalled exchange looks whether its client is still there, in seconds.
 _STALL_POLL_S = 0.05
+# Of a socket that is read slowly on purpose; the kernel would take megabytes ahead.
+_SMALL_BUFFER_BYTES = 1 << 16
 # With l_linger 0 close() sends a reset, as a server that dies does.
 _RESET = struct.pack("ii", 1, 0)
+# Go's net/http gives a client that is still sending this long to read the answer, and then closes (server.go of
+# Go 1.24: rstAvoidanceDelay), in seconds.
+_LEAVE_S = 0.5
 # Threads end as soon as their connection is shut down.
 _JOIN_TIMEOUT_S = 10.0
 
@@ -46,74 +51,6 @@ class Answered(Exception):
     """A script has answered already; the connection goes on."""
 
 
-class RequestBody:
-    """The body of a request, read block by block.
-
-    :param length: Content-Length in bytes; None for a chunked body.
-    """
-
-    def __init__(self, stream: io.BufferedIOBase, length: int | None) -> None:
-        self.length = length
-        self.received = 0
-        # Whether the whole body has come; False after the client broke off.
-        self.complete = length == 0
-        self._stream = stream
-        self._ended = length == 0
-        self._buffer = memoryview(bytearray(BLOCK_BYTES))
-
-    def blocks(self, limit: int | None = None) -> Iterator[memoryview]:
-        """Blocks of the body; each is valid only until the next one.
-
-        :param limit: stop after this many bytes of the whole body, without looking at the rest.
-        """
-        pieces = self._sized_pieces() if self.length is not None else self._chunked_pieces()
-        for size in pieces:
-            left = size
-            while left:
-                wanted = min(left, BLOCK_BYTES)
-                if limit is not None:
-                    wanted = min(wanted, limit - self.received)
-                    if wanted == 0:
-                        return
-                try:
-                    # BufferedReader.readinto() waits for all it was asked for, or the end of the stream.
-                    count: int = self._stream.readinto(self._buffer[:wanted])
-                except OSError:
-                    count = 0
-                if count == 0:
-                    self._ended = True
-                    return
-                self.received += count
-                left -= count
-                yield self._buffer[:count]
-        if not self._ended:
-            self._ended = self.complete = True
-
-    def drain(self) -> None:
-        """Read what is left, so that the next request of the connection can be read."""
-        if not self._ended:
-            for _ in self.blocks():
-                pass
-
-    def _sized_pieces(self) -> Iterator[int]:
-        if self.length is not None:
-            yield self.length - self.received
-
-    def _chunked_pieces(self) -> Iterator[int]:
-        try:
-            while True:
-                line = self._stream.readline(1024)
-                size = int(line.split(b";")[0], 16)
-                if size == 0:
-                    while self._stream.readline(8192).strip():
-                        pass
-                    return
-                yield size
-                self._stream.readline(16)
-        except (OSError, ValueError):
-            self._ended = True
-
-
 class Exchange(http.server.BaseHTTPRequestHandler):
     """One connection; each request of it goes through :meth:`_exchange`."""
 
@@ -124,10 +61,11 @@ class Exchange(http.server.BaseHTTPRequestHandler):
     server: HttpServer
     body: RequestBody
     fault: Fault | None
+    passed: Passed | None
 
     def _exchange(self) -> None:
         state = self.server.state
-        self.fault = None
+        self.fault = self.passed = None
         chunked = "chunked" in self.headers.get("Transfer-Encoding", "").lower()
         length = self.headers.get("Content-Length", "0")
         self.body = RequestBody(self.rfile, None if chunked else int(length) if length.isdigit() else 0)
@@ -174,6 +112,12 @@ class Exchange(http.server.BaseHTTPRequestHandler):
         :raises Cut: the script was ``stall``, and the client gave up.
         :raises Answered: the script was a status.
         """
+        self.passed = self.body.passed = self.state.traffic.begin(
+            point,
+            length=self.body.length,
+            asked_range=self.headers.get("Range", ""),
+            upload_offset=self.headers.get("Upload-Offset", ""),
+        )
         self.fault = self.state.faults.take(point)
         if self.fault is None:
             return
@@ -181,6 +125,16 @@ class Exchange(http.server.BaseHTTPRequestHandler):
             self.state.mint.expire_all()
         elif self.fault.kind == "stall":
             self.stall()
+        elif self.fault.kind == "ignore-range":
+            del self.headers["Range"]
+        elif self.fault.kind == "throttle" and self.command in {"PUT", "PATCH"}:
+            # A client sends no more than its own buffers hold ahead of what was read here.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BUFFER_BYTES)
+        elif self.fault.kind == "return" and self.fault.at is not None:
+            for _ in self.body.blocks(self.fault.at):
+                pass
+            self._start(self.fault.number, {**self.fault.headers, "Content-Length": "0", "Connection": "close"})
+            self._leave()
         elif self.fault.kind == "return":
             self.answer(self.fault.number, self.fault.headers)
             raise Answered
@@ -220,6 +174,10 @@ class Exchange(http.server.BaseHTTPRequestHandler):
             self.end("script lost-answer", reset=True)
         # The rest of a body that nobody wants; a close before it is read would reset the answer away.
         self.body.drain()
+        if self.fault is not None and self.fault.kind == "answer":
+            status, headers, body = self.fault.number, self.fault.headers, b""
+        elif self.fault is not None and self.fault.kind == "delay":
+            self.state.stopping.wait(self.fault.number / 1000)
         self._start(status, {**(headers or {}), "Content-Length": str(len(body))})
         if self.command != "HEAD":
             self.wfile.write(body)
@@ -246,11 +204,13 @@ class Exchange(http.server.BaseHTTPRequestHandler):
             return
         stop = self.fault_bytes("cut-after")
         pause = self.fault_bytes("stall-after")
+        flipped = None if self.fault is None else self.fault.flipped_byte
+        throttle = self._throttle()
         sent = 0
         with path.open("rb") as file:
             file.seek(start)
             while sent < size:
-                wanted = min(BLOCK_BYTES, size - sent)
+                wanted = throttle.piece(min(BLOCK_BYTES, size - sent))
                 for limit in (stop, pause):
                     if limit is not None:
                         wanted = min(wanted, max(limit - sent, 0))
@@ -259,10 +219,11 @@ class Exchange(http.server.BaseHTTPRequestHandler):
                 block = file.read(wanted)
                 if not block:
                     break
-                if self.fault_is("flip-byte") and sent == 0:
-                    block = bytes((block[0] ^ 1,)) + block[1:]
-                self.wfile.write(block)
+                self.wfile.write(faults.flip(block, sent, flipped))
                 sent += len(block)
+                if self.passed is not None:
+                    self.passed.sent = sent
+                throttle.moved(len(block))
         self.wfile.flush()
         if pause is not None:
             self.stall()
@@ -277,15 +238,18 @@ class Exchange(http.server.BaseHTTPRequestHandler):
             self.end("script lost-answer", reset=False)
 
     def receive_blocks(self) -> Iterator[memoryview]:
-        """Blocks of the request body, as far as the script lets them come."""
+        """Blocks of the request body, as the script lets them come."""
         limit = self.fault_bytes("cut-after")
         if limit is None:
             limit = self.fault_bytes("stall-after")
-        yield from self.body.blocks(limit)
+        yield from faults.received(self.body.blocks(limit, self._throttle()), self.body.length, self.fault)
 
     def stopped_receiving(self) -> bool:
-        """Whether a script said that no more of the body is to be read."""
-        return self.fault_bytes("cut-after") is not None or self.fault_bytes("stall-after") is not None
+        """Whether a script said that no more of the body is to be read, or stored."""
+        return self.fault is not None and self.fault.kind in {"cut-after", "stall-after", "lose-after"}
+
+    def _throttle(self) -> Throttle:
+        return Throttle(self.fault_bytes("throttle"), self.state.stopping.wait)
 
     def end_receiving(self) -> None:
         """End the exchange of a request whose body was read in part only.
@@ -314,7 +278,7 @@ class Exchange(http.server.BaseHTTPRequestHandler):
                 return True
         return False
 
-    def end(self, why: str, *, reset: bool) -> None:
+    def end(self, why: str, *, reset: bool) -> NoReturn:
         """End the connection: with a reset, or in an orderly way, behind what has been sent.
 
         :raises Cut: always.
@@ -323,7 +287,22 @@ class Exchange(http.server.BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         raise Cut(why)
 
+    def _leave(self) -> NoReturn:
+        """Close without reading on, as a Go server does that has answered before the body came.
+
+        :raises Cut: always.
+        """
+        self.connection.shutdown(socket.SHUT_WR)
+        over = threading.Event()
+        timer = threading.Timer(_LEAVE_S, over.set)
+        timer.start()
+        self.wait_for_the_end(over)
+        timer.cancel()
+        self.end("answered before the body had come", reset=False)
+
     def _start(self, status: int, headers: Mapping[str, str]) -> None:
+        if self.passed is not None:
+            self.passed.status = status
         phrase = None if status in HTTPStatus._value2member_map_ else "Other"
         self.send_response(status, phrase)
         for name, value in headers.items():

@@ -7,6 +7,7 @@ other one, as for a server that does not know them. Read next: ``gateway_v3.py``
 from __future__ import annotations
 
 import enum
+import urllib.parse
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from google.protobuf import message_factory
 from rucio_cs3.sandbox.cloud.faults import Fault
 from rucio_cs3.sandbox.cloud.state import CloudState
 from rucio_cs3.sandbox.cloud.tokens import InvalidToken
+from rucio_cs3.sandbox.ports import LOOPBACK, free_port
 from rucio_cs3.sandbox.reva import User
 
 _SERVICE = gateway_api_pb2.DESCRIPTOR.services_by_name["GatewayAPI"]
@@ -127,9 +129,23 @@ def _answering(
         state.log(f"gRPC {name} {code_pb2.Code.Name(response.status.code)}")
         if fault is not None and fault.kind == "lost-answer":
             context.abort(grpc.StatusCode.UNAVAILABLE, "a scripted fault: the answer got lost")
+        if fault is not None and fault.kind == "nowhere":
+            lead(response, f"{LOOPBACK}:{free_port()}")
         return response
 
     return answer
+
+
+def lead(response: Any, address: str) -> None:
+    """Make the tickets of an answer name another data gateway.
+
+    :param address: ``host:port``.
+    """
+    for protocol in getattr(response, "protocols", ()):
+        for key in ("upload_endpoint", "download_endpoint"):
+            if getattr(protocol, key, ""):
+                parts = urllib.parse.urlsplit(getattr(protocol, key))
+                setattr(protocol, key, parts._replace(netloc=address).geturl())
 
 
 def _login(state: CloudState, context: Any) -> tuple[Login, User | None]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from rucio_cs3.sandbox.cloud.faults import Faults
 from rucio_cs3.sandbox.cloud.tokens import TokenMint
+from rucio_cs3.sandbox.cloud.traffic import Traffic
 from rucio_cs3.sandbox.cloud.tree import Entry, Tree
 from rucio_cs3.sandbox.cloud.uploads import UploadSessions
 from rucio_cs3.sandbox.reva import User
@@ -71,6 +72,7 @@ class CloudState:
     storage_id: str
     aside_directory: Path
     http_tpc: bool
+    ranges: bool
     quota_bytes: int | None
     processing_delay_s: float
     marker_interval_s: float
@@ -78,6 +80,7 @@ class CloudState:
     http_url: str = ""
     log_path: Path | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
+    traffic: Traffic = field(default_factory=Traffic)
     _log_lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property

@@ -36,7 +36,10 @@ def store(exchange: Exchange, session: UploadSession) -> int:
     with session.lock:
         try:
             blocks = within_disk(state, session, exchange.receive_blocks())
-            session.append(blocks, flip_byte=exchange.fault_is("flip-byte"))
+            if exchange.fault_is("sink"):
+                session.grow(sum(len(block) for block in blocks))
+            else:
+                session.append(blocks, flip_byte=exchange.fault_is("flip-byte"))
         except DiskFull:
             # Reva v3.12.1 (code): a write error ends the upload before it is finished: 500, nothing visible.
             return HTTPStatus.INTERNAL_SERVER_ERROR

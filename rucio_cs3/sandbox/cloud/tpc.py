@@ -20,7 +20,8 @@ from typing import Any
 
 from rucio_cs3.sandbox.cloud import storing
 from rucio_cs3.sandbox.cloud.faults import Fault
-from rucio_cs3.sandbox.cloud.http_server import BLOCK_BYTES, Exchange
+from rucio_cs3.sandbox.cloud.http_server import Exchange
+from rucio_cs3.sandbox.cloud.request_body import BLOCK_BYTES
 from rucio_cs3.sandbox.cloud.state import CloudState
 from rucio_cs3.sandbox.cloud.tree import Tree
 

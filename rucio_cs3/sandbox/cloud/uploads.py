@@ -6,7 +6,9 @@ is, differs between the two servers: ``data_gateway.py`` decides. Read next: ``t
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -58,6 +60,10 @@ class UploadSession:
                     flip_byte = False
                 file.write(block)
 
+    def grow(self, count: int) -> None:
+        """Append ``count`` zeros that take no room on the disk."""
+        os.truncate(self.file, self.offset + count)
+
     def checksum_matches(self) -> bool:
         if self.checksum is None:
             return True
@@ -72,6 +78,8 @@ class UploadSessions:
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self._sessions: dict[str, UploadSession] = {}
+        # Finished ones that can still be asked about: until when, and how long they are in bytes.
+        self._lingering: dict[str, tuple[float, int]] = {}
         self._lock = threading.Lock()
 
     def open(
@@ -119,6 +127,17 @@ class UploadSessions:
         )
         with self._lock:
             self._sessions.pop(session.session_id, None)
+
+    def linger(self, session: UploadSession, seconds: float) -> None:
+        """Have a finished session be asked about for a while."""
+        with self._lock:
+            self._lingering[session.session_id] = (time.monotonic() + seconds, session.tus_length)
+
+    def lingering(self, session_id: str) -> int | None:
+        """Length in bytes of a finished session that can be asked about; None for any other."""
+        with self._lock:
+            until, length = self._lingering.get(session_id, (0.0, 0))
+            return length if time.monotonic() < until else None
 
     def drop(self, session: UploadSession) -> None:
         """Give a session up, with its bytes."""
