@@ -32,7 +32,7 @@ from rucio_cs3.agent.database import CHUNK_ROWS, FAILURES, Absence, reading, utc
 from rucio_cs3.agent.execution import Running, Threads, perform
 from rucio_cs3.agent.options import Options
 from rucio_cs3.agent.outcomes import Finished
-from rucio_cs3.agent.queue import Queue, Share, count
+from rucio_cs3.agent.queue import NARROW, Queue, Share, count
 from rucio_cs3.agent.reporting import Reporter
 from rucio_cs3.agent.scheduling import Candidate, Caps, Schedule
 from rucio_cs3.progress import Progress
@@ -116,6 +116,7 @@ class Dispatcher:
         self._looked_at = self._counted_at = self._kept_at = -float("inf")
         self._counted = 0
         self._complete = False
+        self._window: int | None = None if once else NARROW
 
     def __enter__(self) -> Dispatcher:
         self._reporter.__enter__()
@@ -219,8 +220,12 @@ class Dispatcher:
         return self._looked_at + (_LOOK_AGAIN_S if hungry and not self._complete else self._options.sleep_time)
 
     def _look(self, share: Share) -> None:
+        if self._window is not None:
+            # What still waits waits for hosts that are busy; others may be further back.
+            blocked = self._schedule.room > 0 and self._schedule.waiting > 0 and not self._complete
+            self._window = min(4 * self._window, self._options.bulk) if blocked else NARROW
         with reading() as session:
-            look = self._queue.look(session, share)
+            look = self._queue.look(session, share, window=self._window)
             candidates = list(look.candidates)
             if share.of > 1 and look.complete and len(candidates) < self._schedule.room:
                 candidates += self._queue.look_at_left(session, datetime.timedelta(seconds=_PATIENCE_S))

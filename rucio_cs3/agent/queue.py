@@ -19,6 +19,7 @@ Rucio's poller moves the rows that it has asked about to the young end, too, whi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -39,9 +40,17 @@ if TYPE_CHECKING:
 #: Most rows that one piece of the queue yields.
 WINDOW = 1000
 
+#: How many it yields to a look that only has to find what goes next; more where these leave threads idle, because
+#: their hosts are busy. What a look costs is what it hands out, hardly how many wait.
+NARROW = 200
+
 #: Of how many of the youngest the best :data:`WINDOW` are handed out. Rucio's poller moves up to a few hundred rows
 #: a second to that end.
 YOUNG_ROWS = 10_000
+
+#: The same for a look that follows another within :data:`_SHORTLY_S` seconds: there cannot be more new ones.
+_YOUNG_ROWS_SHORTLY = 2000
+_SHORTLY_S = 2.0
 
 #: Beyond that many agents each sees less than :data:`WINDOW` rows of its share at once.
 _SHARES_READ = 20
@@ -81,7 +90,7 @@ class Look:
 
 
 class Queue:
-    """An agent's view of the queue; keeps nothing but how far it has looked into the middle.
+    """An agent's view of the queue; keeps nothing but how far it has looked into the middle, and when it looked last.
 
     :param activities: Rucio's; empty for all.
     :param window: see :data:`WINDOW`; at least 1.
@@ -91,19 +100,27 @@ class Queue:
         self._activities = tuple(activities)
         self._window = window
         self._middle: datetime | None = None
+        self._looked_at = -float("inf")
 
-    def look(self, session: Session, share: Share = ALL) -> Look:
-        """Read the old end, and where that is not all, the young end and a piece of the middle."""
-        rows = self._read(session, share)
-        complete = not rows or rows[0].piece_rows < _piece_rows(self._window, share)
+    def look(self, session: Session, share: Share = ALL, *, window: int | None = None) -> Look:
+        """Read the old end, and where that is not all, the young end and a piece of the middle.
+
+        :param window: most rows of each piece, where fewer than this queue's own will do.
+        """
+        window = min(window or self._window, self._window)
+        rows = self._read(session, share, window)
+        complete = not rows or rows[0].piece_rows < _piece_rows(window, share)
         if complete:
             self._middle = None
         else:
             old_end = rows[0].piece_end
-            between = self._read(session, share, after=max(self._middle or old_end, old_end))
+            between = self._read(session, share, window, after=max(self._middle or old_end, old_end))
             # From the old end again where the young one is reached.
             self._middle = between[0].piece_end if between else None
-            rows = [*rows, *between, *self._read(session, share, young=True)]
+            shortly = time.monotonic() - self._looked_at < _SHORTLY_S
+            young_rows = _YOUNG_ROWS_SHORTLY if shortly else YOUNG_ROWS
+            rows = [*rows, *between, *self._read(session, share, window, young_rows=max(window, young_rows))]
+        self._looked_at = time.monotonic()
         candidates = {row.id: _candidate(row) for row in rows}
         return Look(
             candidates=list(candidates.values()),
@@ -115,20 +132,26 @@ class Queue:
         """What has waited at the old end for longer than ``patience``, whosever share it is in: its agent is busy, or
         dead without Rucio having noticed."""
         submitted_before = utc_now() - patience
-        rows = self._read(session, ALL)
+        rows = self._read(session, ALL, self._window)
         return [candidate for candidate in map(_candidate, rows) if candidate.since < submitted_before]
 
     def _read(
-        self, session: Session, share: Share, *, young: bool = False, after: datetime | None = None
+        self, session: Session, share: Share, window: int, *, young_rows: int = 0, after: datetime | None = None
     ) -> Sequence[Any]:
-        return session.execute(self.statement(session, share, young=young, after=after)).all()
+        return session.execute(self.statement(session, share, window, young_rows=young_rows, after=after)).all()
 
     def statement(
-        self, session: Session, share: Share, *, young: bool = False, after: datetime | None = None
+        self,
+        session: Session,
+        share: Share,
+        window: int = WINDOW,
+        *,
+        young_rows: int = 0,
+        after: datetime | None = None,
     ) -> Select[Any]:
         """Selects the best of a piece of the queue, and in each row how long the piece is and where it ends.
 
-        :param young: whether the piece is at the young end; otherwise it is at the old end, or behind ``after``.
+        :param young_rows: how long a piece at the young end is; 0 for one at the old end, or behind ``after``.
 
         The share is cut out of the piece, not of the queue: a planner that does not know how many rows a hash leaves
         (PostgreSQL guesses 0.5 %) would otherwise rather sort all rows than go by the index.
@@ -149,8 +172,8 @@ class Queue:
                 _request.dest_url,
             )
             .where(*conditions)
-            .order_by(_request.updated_at.desc() if young else _request.updated_at)
-            .limit(max(self._window, YOUNG_ROWS) if young else _piece_rows(self._window, share))
+            .order_by(_request.updated_at.desc() if young_rows else _request.updated_at)
+            .limit(young_rows or _piece_rows(window, share))
             .subquery()
         )
         measured = select(
@@ -164,7 +187,7 @@ class Queue:
         best = filter_thread_work(
             session=session, query=best, total_threads=share.of, thread_id=share.number, hash_variable="id"
         )
-        chosen = best.limit(self._window).subquery()
+        chosen = best.limit(window).subquery()
         return select(*chosen.c, _source_url(chosen).label("source_url"))
 
 

@@ -14,7 +14,8 @@ from rucio_cs3.cs3.streams import UploadBody
 from rucio_cs3.transfers.ends import End
 from rucio_cs3.transfers.modes import Mode
 
-#: Gets the bytes so far; what it raises ends the copy.
+#: Gets the bytes so far; what it raises ends the copy. A pull tells 0 as soon as the destination has begun: nothing
+#: stood in its way then.
 Progress = Callable[[int], None]
 
 #: Size in bytes and checksums by Rucio's catalogue, source, destination, progress.
@@ -30,6 +31,7 @@ def pull(size: int, checksums: Mapping[str, str], source: End, destination: End,
         source_authorization=source.authorization(write=False, lent=True),
         destination_authorization=destination.authorization(write=True),
         on_marker=lambda marker: progress(marker.transferred_bytes),
+        on_accepted=lambda: progress(0),
     )
 
 

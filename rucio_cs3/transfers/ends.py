@@ -7,19 +7,27 @@ CS3 cloud (:class:`CS3End`, here), and any other WebDAV site, which is reached o
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.auth import LENT_LIFE_S
 from rucio_cs3.cs3.config import Proof
-from rucio_cs3.cs3.data_gateway import HTTPClient
+from rucio_cs3.cs3.http_client import HTTPClient
 from rucio_cs3.cs3.probes import TPC_PROBES
 from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.resources import FileInfo
 from rucio_cs3.cs3.storage import CS3Storage
 from rucio_cs3.cs3.streams import Reader, UploadBody
 from rucio_cs3.transfers.modes import Wish
+
+#: Files up to this size are read for their proof without a look before it, in bytes: a look costs as much as a MiB.
+_READ_AT_ONCE_BYTES = 1024 * 1024
+
+#: Storages that store paths, and had no checksum of the last file that was looked at.
+_SUMLESS: weakref.WeakSet[CS3Storage] = weakref.WeakSet()
 
 
 class End(Protocol):
@@ -55,6 +63,13 @@ class End(Protocol):
         """HTTP client of the site."""
         ...
 
+    @property
+    def leaves_parts(self) -> bool:
+        """Whether a :meth:`store` that fails may leave something of it under the file's name. Where it never does,
+        what stands there is somebody else's.
+        """
+        ...
+
     def is_same_place(self, other: End) -> bool:
         """Whether both are one file, as far as names tell."""
         ...
@@ -73,8 +88,20 @@ class End(Protocol):
         """Of the whole file as it reads; streamed through here."""
         ...
 
-    def make_parents(self) -> None:
-        """Make the folder that the file belongs to, and those above it."""
+    def read_back(self, size_bytes: int, algorithm: str) -> FileInfo | None:
+        """What a read of the whole file shows, with no look before: its checksum, and that it has that size.
+
+        :returns: None where a look is needed, or tells as much for less; nothing was read then.
+        :raises CS3Error: when it cannot be read, or has another size.
+        """
+        ...
+
+    def make_parents(self, *, anew: bool = False) -> bool:
+        """Make the folder that the file belongs to, and those above it.
+
+        :param anew: look for all of them; otherwise what is remembered is believed.
+        :returns: whether a look found one missing; False where nobody looked.
+        """
         ...
 
     def delete(self) -> None:
@@ -97,6 +124,12 @@ class End(Protocol):
         """Note that the site has just shown the opposite of what it had proven."""
         ...
 
+    def guards_names(self) -> bool:
+        """Whether the site has proven that a pull replaces nothing, so that a file may be asked for without a look at
+        what stands there. What cannot be found out now is a no.
+        """
+        ...
+
     def authorization(self, *, write: bool, lent: bool = False) -> str:
         """Value of an ``Authorization`` header that lets its bearer read (or write) this file. A secret; never a token
         of another site.
@@ -117,10 +150,17 @@ class End(Protocol):
     def store(self, body: UploadBody) -> None:
         """Send the file's bytes; nothing that stands there is replaced.
 
-        After a failure a part may stand under the file's name, and the caller knows whether it may go. Once this has
-        raised, the site makes nothing more of what was sent.
+        After a failure a part may stand under the file's name where :attr:`leaves_parts` says so, and the caller knows
+        whether it may go. Once this has raised, the site makes nothing more of what was sent.
 
         :raises AlreadyExists: when something stands there.
+        """
+        ...
+
+    def keep(self, info: FileInfo, checksums: Mapping[str, str]) -> None:
+        """Keep checksums beside a file that was just read and has them, where the site can and it is worth it.
+
+        :param info: the last look before the read.
         """
         ...
 
@@ -166,6 +206,10 @@ class CS3End:
     def http(self) -> HTTPClient:
         return self._storage.http
 
+    @property
+    def leaves_parts(self) -> bool:
+        return False
+
     def is_same_place(self, other: End) -> bool:
         if self.url == other.url:
             return True
@@ -178,26 +222,42 @@ class CS3End:
         return self._storage.stat(self._reference)
 
     def settled(self) -> FileInfo:
-        return self._storage.settled(self._reference)
+        info = self._storage.settled(self._reference)
+        # Servers that post-process (OpenCloud) keep checksums, too, so the others need no look before a read.
+        if info.checksums or not self._storage.endpoint.stores_paths:
+            _SUMLESS.discard(self._storage)
+        elif info.size and not info.is_directory:
+            _SUMLESS.add(self._storage)
+        return info
 
     def checksum(self, algorithm: str) -> str:
         return self._storage.checksum(self._reference, algorithm)
 
-    def make_parents(self) -> None:
-        self._storage.make_directories(self._reference.parent)
+    def read_back(self, size_bytes: int, algorithm: str) -> FileInfo | None:
+        if self._storage not in _SUMLESS or not 0 < size_bytes <= _READ_AT_ONCE_BYTES:
+            return None
+        found = self._storage.checksum(self._reference, algorithm, size=size_bytes)
+        return FileInfo(reference=self._reference, size=size_bytes, is_directory=False, checksums={algorithm: found})
+
+    def make_parents(self, *, anew: bool = False) -> bool:
+        return self._storage.make_directories(self._reference.parent, remembered=not anew)
 
     def delete(self) -> None:
         self._storage.delete_file(self._reference)
 
     def speaks_tpc(self, *, max_age_s: float | None = None) -> bool:
-        webdav = self._storage.endpoint.webdav
-        # The root's own URL: any name below it will do for the question.
-        base_url = webdav.url(Reference(webdav.root))
-        return TPC_PROBES.ask(self.http, base_url, self.authorization(write=True), max_age_s=max_age_s)
+        return TPC_PROBES.ask(self.http, self._base_url, self.authorization(write=True), max_age_s=max_age_s)
 
     def refused_tpc(self) -> None:
-        webdav = self._storage.endpoint.webdav
-        TPC_PROBES.note(webdav.url(Reference(webdav.root)), speaks=False)
+        TPC_PROBES.note(self._base_url, speaks=False)
+
+    def guards_names(self) -> bool:
+        # The probe is a pull onto a folder. Reva v3.12.1 looks at what stands there before it asks the source, and in
+        # the same way at files (ocdav/tpc.go, handleTPCPull).
+        try:
+            return TPC_PROBES.guards(self.http, self._base_url, self.authorization(write=True))
+        except errors.CS3Error:
+            return False
 
     def authorization(self, *, write: bool, lent: bool = False) -> str:
         # Neither line of servers takes a transfer token alone (Reva v3.12.1 and OpenCloud: 401), nor gives out a
@@ -210,5 +270,14 @@ class CS3End:
     def store(self, body: UploadBody) -> None:
         self._storage.store(body, self._reference)
 
+    def keep(self, info: FileInfo, checksums: Mapping[str, str]) -> None:
+        self._storage.keep_checksums(info, checksums)
+
     def sweep(self) -> None:
         self._storage.sweep(self._reference)
+
+    @property
+    def _base_url(self) -> str:
+        # The root's own URL: any name below it will do for questions about the front end.
+        webdav = self._storage.endpoint.webdav
+        return webdav.url(Reference(webdav.root))

@@ -2,45 +2,38 @@
 
 The ladder, which :func:`transfer_one` is::
 
+    a first attempt                      transfers.unseen: the copy at once, where the destination replaces nothing
     is the right file there already?     then it is done: an earlier attempt's report was lost
     does a wrong one stand there?        a leftover of a failed attempt; the claim says whether it may go
     folders, then the copy               transfers.copies, in the mode that transfers.modes chose
     proof                                transfers.proof: size, then checksum; a server's "success" is only a claim
-    on failure                           transfers.removal: what this transfer wrote goes; the source is only ever read
+    on failure                           transfers.aftermath: what this transfer wrote goes; the source is only read
 
 The sites are :class:`rucio_cs3.transfers.ends.End`. Job, claim and outcome are in :mod:`rucio_cs3.transfers.jobs`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import time
 from collections.abc import Sequence
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.resources import FileInfo
 from rucio_cs3.transfers import copies, modes, removal
+from rucio_cs3.transfers.aftermath import after_failure, not_begun
 from rucio_cs3.transfers.ends import End, NothingToLend
 from rucio_cs3.transfers.jobs import Claim, ClaimLost, Job, Outcome, RequestGone, State, Stopping, Watch
 from rucio_cs3.transfers.modes import Mode
 from rucio_cs3.transfers.proof import compares_content, find_fault, prove
+from rucio_cs3.transfers.unseen import copy_unseen, may_copy_unseen
 
 __all__ = ["Claim", "ClaimLost", "Job", "Outcome", "RequestGone", "State", "Stopping", "Watch", "transfer_one"]
 
 _log = logging.getLogger(__name__)
 
-#: How long after a copy was broken off its site may make a file of what had come until then, and the pause between
-#: two looks, in seconds. Reva v3.12.1 ends its answer some milliseconds before.
-_STUB_S = 2.0
-_STUB_POLL_S = 0.05
-
 #: A source that has proven longer ago that it does third-party copies is asked again before a push, in seconds: one
 #: that does them no more would make a copy within itself, where nobody looks for it (Reva v3.12.1).
 _PUSH_PROOF_S = 60.0
-
-#: Errors after which nobody has said that the copy is over.
-_BROKEN_OFF = (errors.TransferInterrupted, errors.DeadlineExceeded, errors.Unavailable, errors.Cancelled)
 
 
 class _NotAsked(errors.Unsupported):
@@ -59,6 +52,11 @@ def transfer_one(job: Job, source: End, destination: End, claim: Claim, watch: W
             raise errors.InvalidRequest(
                 "source and destination are the same file", operation="COPY", target=destination.place
             )
+        if may_copy_unseen(job, source, destination):
+            outcome = copy_unseen(job, source, destination, claim, watch)
+            if outcome is not None:
+                return outcome
+            claim.check()
         if _clear_the_way(job, source, destination, claim):
             return Outcome(state=State.DONE)
         # Over CS3 a token that the source no longer accepts is found and replaced; over COPY nobody would notice,
@@ -78,16 +76,23 @@ def transfer_one(job: Job, source: End, destination: End, claim: Claim, watch: W
         if isinstance(exc, Stopping) and job.resumed:
             # Back in the queue, nothing would tell that somebody has begun it, and that there may be leftovers.
             return Outcome(state=State.ABANDONED, reason=str(exc), error=exc)
-        return _not_begun(exc)
+        return not_begun(exc)
     tried: list[Mode] = []
+    copied = False
     try:
         _copy(order, tried, job, source, destination, claim, watch)
+        copied = True
         file = prove(job, destination)
         # A rule may have been deleted while its file was on the way, and Rucio's reaper may have found nothing yet
         # to delete: what nobody knows of must not stay.
         claim.confirm()
     except errors.CS3Error as exc:
-        return _after_failure(exc, job, origin, destination, claim, tried[-1])
+
+        def remove(standing: FileInfo) -> None:
+            removal.remove_own(origin, standing, destination, claim)
+
+        nothing_left = tried[-1] is Mode.RELAY and not copied and not destination.leaves_parts
+        return after_failure(exc, job, destination, claim, tried[-1], None if nothing_left else remove)
     return Outcome(state=State.DONE, copied=True, mode=tried[-1], file=file)
 
 
@@ -112,7 +117,7 @@ def _clear_the_way(job: Job, source: End, destination: End, claim: Claim) -> boo
     try:
         standing = destination.settled()
     except errors.NotFound:
-        destination.make_parents()
+        destination.make_parents(anew=True)
         return False
     fault = find_fault(job, destination, standing)
     if fault is None and compares_content(job, destination, standing):
@@ -203,101 +208,3 @@ def _look_before_push(source: End, destination: End) -> None:
     except errors.NotFound:
         return
     raise errors.AlreadyExists("something stands at the destination by now", operation="COPY", target=destination.place)
-
-
-def _not_begun(error: errors.CS3Error) -> Outcome:
-    """What a failure before the copy means."""
-    if isinstance(error, (RequestGone, ClaimLost)):
-        return Outcome(state=State.ABANDONED, reason=str(error), error=error)
-    return _unfinished(error, None)
-
-
-def _unfinished(error: errors.CS3Error, mode: Mode | None) -> Outcome:
-    """The outcome of a failure that left nothing behind."""
-    later = isinstance(error, Stopping) or error.retry_after_s is not None
-    return Outcome(
-        state=State.POSTPONED if later else State.FAILED,
-        reason=str(error),
-        error=error,
-        mode=mode,
-        retry_after_s=error.retry_after_s,
-    )
-
-
-def _after_failure(
-    error: errors.CS3Error, job: Job, origin: FileInfo, destination: End, claim: Claim, mode: Mode
-) -> Outcome:
-    """Decide what a failed copy or proof left, and leave nothing half there."""
-    if isinstance(error, ClaimLost):
-        return _not_begun(error)
-    abandoned = isinstance(error, RequestGone)
-    # With AlreadyExists the copy never began, so the file is not of its making.
-    foreign = isinstance(error, errors.AlreadyExists)
-    try:
-        info = _left_over(error, destination, mode)
-        if not abandoned and _is_right(error, job, destination, info):
-            # Only the answer was lost, or somebody else was faster: what is there is what counts.
-            claim.confirm()
-            return Outcome(state=State.DONE, copied=not foreign, mode=mode, file=None if foreign else info)
-        if not info.is_directory and not foreign:
-            removal.remove_own(origin, info, destination, claim)
-    except errors.NotFound:
-        pass  # nothing is left, as it should be
-    except (RequestGone, ClaimLost) as exc:
-        return _not_begun(exc)
-    except errors.CS3Error as exc:
-        # The first error is the one to report. What may be left is found and settled by the next attempt.
-        _log.warning("%s: could not settle what is left at %s: %s", job.request_id, destination.place, exc)
-    if abandoned:
-        return _not_begun(error)
-    if isinstance(error, Stopping) and mode is Mode.RELAY:
-        return _stopped(error, job, destination, claim)
-    return _unfinished(error, mode)
-
-
-def _stopped(error: Stopping, job: Job, destination: End, claim: Claim) -> Outcome:
-    """The outcome of a relay that was stopped. Back in the queue, nothing tells that somebody has begun it, so nobody
-    would look for leftovers again; where they may be left, the row stays as it is until the claim ends.
-    """
-    try:
-        with contextlib.suppress(Stopping):
-            claim.check()
-        destination.sweep()
-    except (RequestGone, ClaimLost) as exc:
-        return _not_begun(exc)
-    except errors.CS3Error as exc:
-        _log.warning("%s: there may be leftovers beside %s: %s", job.request_id, destination.place, exc)
-        return Outcome(state=State.ABANDONED, reason=str(error), error=error, mode=Mode.RELAY)
-    return _unfinished(error, Mode.RELAY)
-
-
-def _left_over(error: errors.CS3Error, destination: End, mode: Mode) -> FileInfo:
-    """What a failed copy has left at the destination, or is about to.
-
-    :raises NotFound: when it left nothing.
-    """
-    # An error with a code is an answer: the site had finished. An end that something is sent to waits for it itself.
-    finished = error.code is not None or mode is Mode.RELAY or not isinstance(error, _BROKEN_OFF)
-    give_up = time.monotonic() + (0.0 if finished else _STUB_S)
-    while True:
-        try:
-            return destination.settled()
-        except errors.NotFound:
-            if time.monotonic() >= give_up:
-                raise
-        time.sleep(_STUB_POLL_S)
-
-
-def _is_right(error: errors.CS3Error, job: Job, destination: End, info: FileInfo) -> bool:
-    """Whether the file is right in spite of the error; what cannot be found out is not.
-
-    The right size alone is nothing where nobody claims success: it may be a file of another content, one that has its
-    size before its bytes, or somebody else's.
-    """
-    if isinstance(error, (errors.IntegrityError, Stopping)) or not compares_content(job, destination, info):
-        return False
-    try:
-        return find_fault(job, destination, info) is None
-    except errors.CS3Error as exc:
-        _log.info("%s: %s cannot be proven: %s", job.request_id, destination.place, exc)
-        return False

@@ -51,13 +51,14 @@ def remove_leftover(origin: FileInfo, standing: FileInfo, destination: End, clai
     destination.delete()
 
 
-def remove_own(origin: FileInfo, standing: FileInfo, destination: End, claim: Claim) -> None:
+def remove_own(origin: FileInfo | None, standing: FileInfo, destination: End, claim: Claim) -> None:
     """Delete what a transfer has left at a place where nothing stood when it began.
 
+    :param origin: the file at the source; None where that was not seen.
     :raises CS3Error: when it looks like the source all the same, or as for :func:`remove_leftover`.
     """
     # Not by size and time: a copy may have been made within the same second as its source.
-    if _same_etag(origin, standing):
+    if origin is not None and _same_etag(origin, standing):
         raise errors.InvalidRequest(
             "what stands there now looks like the source", operation="Delete", target=destination.place
         )
@@ -76,13 +77,21 @@ def remove_copied(file: FileInfo, destination: End, claim: Claim) -> None:
     _allowed(claim)
     # After the claim, whose answer may take a while.
     standing = destination.stat()
-    if standing.is_directory or not is_one_file(file, standing):
+    if standing.is_directory or not _is_copied(file, standing, destination):
         raise errors.AlreadyExists(
             "what stands there now is not known to be the file that was copied",
             operation="Delete",
             target=destination.place,
         )
     destination.delete()
+
+
+def _is_copied(file: FileInfo, standing: FileInfo, destination: End) -> bool:
+    if file.etag or file.mtime_s or not file.checksums:
+        return bool(is_one_file(file, standing))
+    # It was proven by a read alone, so another read tells.
+    name, value = next(iter(file.checksums.items()))
+    return file.size == standing.size and destination.checksum(name) == value
 
 
 def _allowed(claim: Claim) -> None:

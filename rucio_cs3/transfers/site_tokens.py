@@ -16,7 +16,7 @@ import time
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.auth import CredentialProvider
 from rucio_cs3.cs3.config import WebDAVSite, is_loopback
-from rucio_cs3.cs3.data_gateway import http_error
+from rucio_cs3.cs3.http_client import http_error
 from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.webdav import WebDAVClient
 from rucio_cs3.transfers.ends import NothingToLend
@@ -145,7 +145,7 @@ def _ask(client: WebDAVClient, reference: Reference, *, write: bool) -> str | _N
         if status != 200:
             # 403 may be about this path or about this identity, 404 comes of those that give none for a file to come.
             return _None.FOR_THIS_FILE
-        body = response.raw.read(_ANSWER_MAX_BYTES, decode_content=True)
+        body = response.read(_ANSWER_MAX_BYTES)
     try:
         macaroon = json.loads(body)["macaroon"]
     except (ValueError, KeyError, TypeError):

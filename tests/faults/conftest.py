@@ -58,7 +58,7 @@ def make_scene(clouds: Clouds, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make
     # What one case finds out about a site is not to help the next.
     monkeypatch.setattr("rucio_cs3.transfers.ends.TPC_PROBES", probes.TPCProbes())
     # No cloud here commits late. The longer waits are for real ones.
-    monkeypatch.setattr("rucio_cs3.cs3.uploads._LATE_COMMIT_S", 0.2)
+    monkeypatch.setattr("rucio_cs3.cs3.arrivals._LATE_COMMIT_S", 0.2)
     monkeypatch.setattr("rucio_cs3.cs3.namespace._LOOK_AGAIN_S", 0.02)
     monkeypatch.setattr("rucio_cs3.transfers.proof._LATE_S", (0.05, 0.1))
     with contextlib.ExitStack() as stack:
@@ -68,8 +68,8 @@ def make_scene(clouds: Clouds, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make
             second = clouds.get(destination, 1) if isinstance(destination, str) else destination
             if isinstance(second, EmbeddedCloud):
                 # Its stubs are there before its answers are; a real one's may come later on a loaded machine.
-                monkeypatch.setattr("rucio_cs3.transfers.ladder._STUB_S", 0.2)
-                monkeypatch.setattr("rucio_cs3.cs3.uploads._STUB_S", 0.2)
+                monkeypatch.setattr("rucio_cs3.transfers.aftermath._STUB_S", 0.2)
+                monkeypatch.setattr("rucio_cs3.cs3.leftovers._STUB_S", 0.2)
             scene = Scene.make(first, second, wish, equal_paths=equal_paths)
             stack.callback(scene.close)
             return scene

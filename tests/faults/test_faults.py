@@ -1,7 +1,8 @@
 """Each fault in each mode between each pair of clouds that can show it; afterwards always the same check.
 
 A row of :data:`FAULTS` says where the fault is planted in which mode, and how the attempt has to end. What holds after
-every attempt is :meth:`tests.faults.scene.Scene.check`; that the next one ends well, ``check_next``.
+every attempt is :meth:`tests.faults.scene.Scene.check`; that the next one ends well, ``check_next``. A pull is tried
+twice: as a first attempt, which asks for the copy at once, and as a later one, which looks first.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ class Fault:
     :param plants: mode -> what is planted.
     :param words: all of these are in the reason.
     :param next_wish: what the RSEs ask for at the next attempt, where it cannot be the same.
-    :param state: how the attempt ends; of a mapping, the first key that is the mode or the destination's kind counts.
+    :param state: how the attempt ends; of a mapping, the first key that is the mode, the destination's kind or
+        ``first pull`` counts.
     :param not_with: kinds of cloud at the side where it is planted, at which it cannot happen.
+    :param looked_at: it happens only where both ends are looked at before the copy, so not in a first pull.
     :param strays: see :meth:`~tests.faults.scene.Scene.check`.
     :param seconds: other time-outs, for silence.
     """
@@ -42,14 +45,16 @@ class Fault:
     next_wish: Wish | None = None
     state: State | Mapping[str, State] = State.FAILED
     not_with: tuple[str, ...] = ()
+    looked_at: bool = False
     strays: bool = False
     seconds: Mapping[str, float] = field(default_factory=dict)
 
-    def end(self, kinds: tuple[str, str], mode: Wish) -> State:
+    def end(self, kinds: tuple[str, str], mode: Wish, attempt: int) -> State:
         """How the attempt ends."""
         if isinstance(self.state, State):
             return self.state
-        return next((state for key, state in self.state.items() if key in (mode, kinds[1])), State.FAILED)
+        names = (mode, kinds[1], "first pull" if mode == "pull" and not attempt else "")
+        return next((state for key, state in self.state.items() if key in names), State.FAILED)
 
     def fits(self, kinds: tuple[str, str], mode: Wish) -> bool:
         """Whether it can happen between these clouds in this mode."""
@@ -208,13 +213,15 @@ FAULTS = [
             name=f"the {side}'s token expires before the first look",
             plants=dict.fromkeys(("pull", "push", "relay"), ((side, "gateway.Stat", "expire-token"),)),
             state=State.DONE,
+            looked_at=side == "source",
         )
         for side in ("source", "destination")
     ),
     Fault(
         name="the acting site's token expires with the request",
         plants=_both("webdav.copy", "expire-token"),
-        words=("HTTP 401",),
+        # A look at both ends renews what is over.
+        state={"first pull": State.DONE},
     ),
     Fault(
         name="the other site's token expires with the request",
@@ -222,6 +229,7 @@ FAULTS = [
             "pull": (("source", "webdav.get", "expire-token"),),
             "push": (("destination", "webdav.put", "expire-token"),),
         },
+        state={"first pull": State.DONE},
     ),
     Fault(
         name="the source's token expires with the download",
@@ -307,14 +315,20 @@ def _cases() -> Iterator[Any]:
     for fault in FAULTS:
         for kinds, mode in every_way():
             if fault.fits(kinds, mode):
-                yield pytest.param(
-                    *(fault, kinds, mode), marks=marks_of(kinds), id=f"{fault.name}-{label(kinds, mode)}"
-                )
+                for attempt in (0,) if mode != "pull" else (1,) if fault.looked_at else (0, 1):
+                    name = f"{fault.name}-{label(kinds, mode)}{'-again' if attempt else ''}"
+                    yield pytest.param(fault, kinds, mode, attempt, marks=marks_of(kinds), id=name)
 
 
-@pytest.mark.parametrize(("fault", "kinds", "mode"), list(_cases()))
+@pytest.mark.parametrize(("fault", "kinds", "mode", "attempt"), list(_cases()))
 def test_fault(
-    make_scene: MakeScene, monkeypatch: pytest.MonkeyPatch, fault: Fault, kinds: tuple[str, str], mode: Wish
+    *,
+    make_scene: MakeScene,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Fault,
+    kinds: tuple[str, str],
+    mode: Wish,
+    attempt: int,
 ) -> None:
     monkeypatch.setattr("rucio_cs3.cs3.tpc.MARKER_TIMEOUT_S", 0.4 if "stall" in fault.name else 20.0)
     scene = make_scene(*kinds, mode)
@@ -323,11 +337,14 @@ def test_fault(
     if mode == "push":
         # The question that goes before every push is a COPY, too, and is not what the fault is for.
         assert scene.source.end(mode).speaks_tpc()
+    elif mode == "pull":
+        # So is the one that goes before a copy that nobody has looked before.
+        assert scene.destination.end(mode).guards_names()
     for side, point, script in fault.plants[mode]:
         scene.site(side).cloud.faults.add(point, script)
-    outcome = scene.run()
+    outcome = scene.run(attempt=attempt)
     scene.check(outcome, strays=fault.strays)
-    assert outcome.state is fault.end(kinds, mode), outcome.reason
+    assert outcome.state is fault.end(kinds, mode, attempt), outcome.reason
     for word in fault.words:
         assert word in (outcome.reason or "")
     if outcome.state is State.POSTPONED:

@@ -8,7 +8,7 @@ from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.resources import FileInfo
 from rucio_cs3.transfers.ladder import State
-from rucio_cs3.transfers.modes import Wish
+from rucio_cs3.transfers.modes import Mode, Wish
 from tests.contract.place import content
 from tests.faults.conftest import MakeScene
 from tests.faults.pairs import in_every_way
@@ -25,7 +25,9 @@ def test_the_right_file_is_there_already(make_scene: MakeScene, kinds: Kinds, mo
     scene.destination.write(scene.data)
     outcome = scene.run()
     scene.check(outcome)
-    assert (outcome.state, outcome.copied, scene.watch.modes) == (State.DONE, False, [])
+    assert (outcome.state, outcome.copied) == (State.DONE, False)
+    # A first pull is asked for at once, and refused.
+    assert scene.watch.modes == ([Mode.PULL] if mode == "pull" else [])
     scene.check_next(outcome)
 
 
@@ -98,6 +100,19 @@ def test_somebody_else_takes_the_name_meanwhile(make_scene: MakeScene, kinds: Ki
     # In a push we look: neither Reva v3.12.1 nor XRootD 5.5.3 does (rucio_cs3.cs3.tpc).
     scene = make_scene(*kinds, mode)
     scene.watch.on_begin = lambda: scene.destination.write(b"somebody else's")
+    outcome = scene.run(attempt=1 if mode == "pull" else 0)
+    scene.check(outcome, foreign=b"somebody else's")
+    assert outcome.state is State.FAILED
+    assert isinstance(outcome.error, errors.AlreadyExists)
+    scene.check_next(outcome)
+
+
+@in_every_way(lambda kinds, mode: mode == "pull")
+def test_what_a_first_pull_meets_goes_only_by_leave(make_scene: MakeScene, kinds: Kinds, mode: Wish) -> None:
+    # Nobody has looked before, so it may have stood there for a year.
+    scene = make_scene(*kinds, mode)
+    scene.watch.on_begin = lambda: scene.destination.write(b"somebody else's")
+    scene.claim.removal = errors.AlreadyExists("Rucio's replica there is in state AVAILABLE")
     outcome = scene.run()
     scene.check(outcome, foreign=b"somebody else's")
     assert outcome.state is State.FAILED
@@ -121,22 +136,28 @@ def test_the_destinations_folder_vanishes_meanwhile(make_scene: MakeScene, kinds
     scene.watch.on_begin = scene.destination.on_disk.parent.rmdir
     outcome = scene.run()
     scene.check(outcome)
-    # The relay makes folders by itself; a front end claims a success that is none.
-    assert outcome.state is (State.DONE if mode == "relay" else State.FAILED)
+    # The relay makes folders by itself; a front end claims a success that is none. After a first pull the folder is
+    # made anew, and the copy, too.
+    assert outcome.state is (State.FAILED if mode == "push" else State.DONE)
     scene.check_next(outcome)
 
 
+@pytest.mark.parametrize("attempt", [0, 1])
 @pytest.mark.parametrize("side", ["source", "destination"])
 @in_every_way()
-def test_a_token_expires_after_the_first_looks(make_scene: MakeScene, kinds: Kinds, mode: Wish, side: Side) -> None:
+def test_a_token_expires_when_the_copy_begins(
+    make_scene: MakeScene, kinds: Kinds, mode: Wish, side: Side, attempt: int
+) -> None:
     # In a pull and a push the source is not looked at again by us, so there the front ends are the first to see it.
+    # After a first pull it is looked at for the first time, and the token renewed.
     scene = make_scene(*kinds, mode)
     seen_by_us = side == "destination" or mode == "relay"
     point = "gateway.Stat" if seen_by_us else "webdav.get" if mode == "pull" else "webdav.copy"
     scene.watch.on_begin = lambda: scene.site(side).cloud.faults.add(point, "expire-token")
-    outcome = scene.run()
+    outcome = scene.run(attempt=attempt)
     scene.check(outcome)
-    assert outcome.state is (State.DONE if seen_by_us else State.FAILED), outcome.reason
+    renewed = seen_by_us or (mode == "pull" and not attempt)
+    assert outcome.state is (State.DONE if renewed else State.FAILED), outcome.reason
     scene.check_next(outcome)
 
 
@@ -146,23 +167,26 @@ def test_half_a_file_appears_only_after_the_copy_was_given_up(
 ) -> None:
     # As Reva v3.12.1 does on a loaded machine when its source broke off.
     scene = make_scene(*kinds, mode)
-    assert mode == "pull" or scene.source.end(mode).speaks_tpc()
+    # Their questions are copies, too.
+    assert scene.destination.end(mode).guards_names() if mode == "pull" else scene.source.end(mode).speaks_tpc()
     acting = scene.destination if mode == "pull" else scene.source
     acting.cloud.faults.add("webdav.copy", "say:nothing that ends a report")
     settled, looks = scene.destination.storage.settled, []
+    # Before a push and after it; before a first pull nobody looks.
+    number = 1 if mode == "pull" else 2
 
     def looked_at(reference: Reference) -> FileInfo:
         try:
             return settled(reference)
         except errors.NotFound:
             looks.append(reference)
-            if len(looks) == 2:  # the first is that before the copy
+            if len(looks) == number:
                 scene.destination.write(scene.data[:1000])
             raise
 
     monkeypatch.setattr(scene.destination.storage, "settled", looked_at)
     outcome = scene.run()
-    assert len(looks) == 2
+    assert len(looks) == number
     scene.check(outcome)
     assert outcome.state is State.FAILED
     scene.check_next(outcome)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rucio_cs3.cs3 import errors, tpc
-from rucio_cs3.cs3.data_gateway import HTTPClient
+from rucio_cs3.cs3.http_client import HTTPClient
 from rucio_cs3.cs3.markers import Marker
 from rucio_cs3.cs3.probes import TPCProbes
 from rucio_cs3.sandbox.ports import free_port

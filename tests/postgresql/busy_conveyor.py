@@ -119,6 +119,17 @@ class BusyConveyor:
         """How often a transfer was seen to begin anew, its agent being dead."""
         return sum(len(beginnings) - 1 for beginnings in self.begun.values())
 
+    def heartbeats(self) -> int:
+        """Number of agents that Rucio knows of."""
+        rows = self.rucio.query("SELECT count(*) FROM heartbeats WHERE readable LIKE 'rucio-cs3-agent%'")
+        return int(rows[0][0])
+
+    def copies_begun_again(self) -> list[str]:
+        """Requests whose copy was begun more than once, as the agents' logs tell."""
+        begun = [line for agent in self.agents for line in agent.output().splitlines() if " begins: " in line]
+        ids = [found[1] for line in begun if (found := _REQUEST.search(line)) is not None]
+        return sorted({one for one in ids if ids.count(one) > 1})
+
     def busy_agents(self) -> list[ChildProcess]:
         """Agents that are at a copy, as their logs tell."""
         return [agent for agent in self.agents if agent.running and _is_busy(agent.output())]

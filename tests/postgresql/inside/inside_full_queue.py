@@ -14,7 +14,7 @@ from sqlalchemy.engine import Engine
 
 from rucio_cs3.agent import claims
 from rucio_cs3.agent.database import reading
-from rucio_cs3.agent.queue import ALL, WINDOW, YOUNG_ROWS, Queue, Share
+from rucio_cs3.agent.queue import ALL, NARROW, WINDOW, YOUNG_ROWS, Queue, Share
 from rucio_cs3.sandbox import full_queue
 
 SHORT, LONG = 12_000, 50_000
@@ -101,7 +101,7 @@ def test_a_piece_is_read_by_the_index_and_no_more_of_it(piece: str, share: Share
                 text(f"SELECT min(updated_at) + interval '30 minutes' FROM {models.Request.__table__.fullname}")
             ).one()
     with reading() as session:
-        statement = Queue().statement(session, share, young=piece == "young", after=after)
+        statement = Queue().statement(session, share, young_rows=YOUNG_ROWS if piece == "young" else 0, after=after)
     plan = explained(statement)
     scans = [node for node in nodes(plan) if node.get("Relation Name") == REQUESTS]
     assert [scan["Node Type"] for scan in scans] == ["Index Scan"], plan
@@ -114,3 +114,15 @@ def test_a_piece_is_read_by_the_index_and_no_more_of_it(piece: str, share: Share
     sources = [node for node in nodes(plan) if node.get("Relation Name") == models.Source.__tablename__]
     assert [node["Node Type"] for node in sources] == ["Index Scan"]
     assert sources[0]["Actual Loops"] <= WINDOW
+
+
+def test_a_narrow_look_reads_few_rows_of_any_queue() -> None:
+    queue = Queue()
+    with reading() as session:
+        first = queue.look(session, window=NARROW)
+        with counted() as seen:
+            again = queue.look(session, window=NARROW)
+    assert len(seen) == 3
+    for look in (first, again):
+        assert not look.complete
+        assert NARROW < len(look.candidates) <= 3 * NARROW

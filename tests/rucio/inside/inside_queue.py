@@ -174,6 +174,26 @@ def test_the_best_of_the_young_end_are_taken_from_more_than_a_window(
     assert ids[25] in seen(Queue(window=3))
 
 
+def test_a_look_that_follows_shortly_reads_less_and_finds_what_is_new(
+    waiting: RucioQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agents_queue, "YOUNG_ROWS", 20)
+    monkeypatch.setattr(agents_queue, "_YOUNG_ROWS_SHORTLY", 4)
+    ids = add(waiting, 40)
+    queue = Queue()
+    with reading() as session:
+        first = queue.look(session, window=3)
+        again = queue.look(session, window=3)
+    # Three of the old end and three of the middle each time; of the young end the oldest of what was read.
+    assert {ids[-20], ids[-19], ids[-18]} <= {candidate.request_id for candidate in first.candidates}
+    assert {ids[-4], ids[-3], ids[-2]} <= {candidate.request_id for candidate in again.candidates}
+    assert len(first.candidates) == len(again.candidates) == 9
+    monkeypatch.setattr(agents_queue, "_SHORTLY_S", 0.0)
+    with reading() as session:
+        later = queue.look(session, window=3)
+    assert ids[-20] in {candidate.request_id for candidate in later.candidates}
+
+
 def test_one_look_after_another_sees_all(waiting: RucioQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agents_queue, "YOUNG_ROWS", 3)
     # In this order: afterwards "f" is the name of many.
@@ -196,7 +216,7 @@ def test_what_waits_too_long_in_another_share_is_seen(waiting: RucioQueue) -> No
 
 
 @pytest.mark.parametrize("share", [Share(), Share(1, 3)])
-@pytest.mark.parametrize("piece", [{}, {"young": True}, {"after": START}])
+@pytest.mark.parametrize("piece", [{}, {"young_rows": 100}, {"after": START}])
 def test_looks_go_by_the_index_and_sort_a_piece_alone(waiting: RucioQueue, share: Share, piece: dict[str, Any]) -> None:
     """SQLite's plan; with statistics it would be the same one."""
     add(waiting, 5)
