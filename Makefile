@@ -10,7 +10,7 @@ help:
 	@echo "make test    style, types and all tests; real servers are used where they are found"
 	@echo "make check   style and types only"
 	@echo "make docs    the documentation site, into site/"
-	@echo "make benchmark  speed beside curl and Rucio's own, on two real Reva sites (about ten minutes)"
+	@echo "make benchmark  speed beside curl and Rucio's own, on real Reva sites (about twenty minutes)"
 	@echo "make clean   remove what the others made"
 
 # The stamp is newer than pyproject.toml when the environment fits it.
@@ -39,9 +39,10 @@ docs:
 	$(VENV)-docs/bin/mkdocs build --strict
 
 benchmark: $(VENV)/.ready
+	$(BIN)/python benchmarks/data_path.py
 	$(BIN)/python benchmarks/copies.py
 	$(BIN)/python benchmarks/conveyor.py
 	$(BIN)/python benchmarks/ticks.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-docs build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(VENV)-docs $(VENV)-cs3client build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -4,7 +4,8 @@
 
 The agent works as it does at a site: rows in Rucio's database, claims, looks, proofs, reports; what is timed is from
 the first claim to the last report, as the rows have them. curl does none of that: it only asks, for all files in one
-process with ``--parallel``, and once more with a process for each request, as a script around curl would.
+process with ``--parallel``, and once more with a process for each request, as a script around curl would. What nobody
+can do without who promises what the agent does, a read of each file at the destination, is a case of its own.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def main() -> None:
             [
                 Case("agent", bench.agent, bench.check, bench.submit),
                 Case("curl, one process", bench.curl_parallel, bench.check, bench.bare),
+                Case("curl, one process, and read back", bench.curl_and_back, bench.check, bench.bare),
                 Case("curl, one for each", bench.curl_each, bench.check, bench.bare),
             ],
             options.rounds,
@@ -72,7 +74,7 @@ def main() -> None:
         del bench.by_rows.seconds[:1]  # the round to warm up
     show(measured, size_bytes=options.files * options.size_kib * 1024, json_path=options.json)
     agent = bench.by_rows.median_s
-    for peer in ("curl, one process", "curl, one for each"):
+    for peer in ("curl, one process", "curl, one process, and read back", "curl, one for each"):
         bare = measured[peer].median_s
         print(
             f"agent {options.files / agent:.0f} files/s, {peer} {options.files / bare:.0f} files/s: "
@@ -91,6 +93,7 @@ class _Bench(contextlib.ExitStack):
         self._number = 0
         self._arrived: list[Path] = []
         self._configs: list[str] = []
+        self._reads: list[str] = []
         self.by_rows = Measured()
         rucio.set_rse_accounts({rse.name: rse.account() for rse in self._rses})
         for rse in self._rses:
@@ -132,8 +135,14 @@ class _Bench(contextlib.ExitStack):
         self.by_rows.cpu_seconds.append(0.0)
 
     def curl_parallel(self) -> None:
-        config = "\nnext\n".join(self._configs)
-        self._curl(config, "--parallel", "--parallel-max", str(self._options.concurrency))
+        self._in_parallel(self._configs)
+
+    def curl_and_back(self) -> None:
+        self._in_parallel(self._configs)
+        self._in_parallel(self._reads)
+
+    def _in_parallel(self, configs: list[str]) -> None:
+        self._curl("\nnext\n".join(configs), "--parallel", "--parallel-max", str(self._options.concurrency))
 
     def curl_each(self) -> None:
         with ThreadPoolExecutor(self._options.concurrency) as pool:
@@ -171,6 +180,17 @@ class _Bench(contextlib.ExitStack):
                     'header = "Overwrite: F"',
                     f'header = "Authorization: Bearer {destination}"',
                     f'header = "TransferHeaderAuthorization: Bearer {source}"',
+                    'output = "/dev/null"',
+                    "fail",
+                )
+            )
+            for path in relative
+        ]
+        self._reads = [
+            "\n".join(
+                (
+                    f'url = "{self._other.webdav_url}/{path}"',
+                    f'header = "Authorization: Bearer {destination}"',
                     'output = "/dev/null"',
                     "fail",
                 )

@@ -7,12 +7,15 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Table
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,20 +43,26 @@ class Measured:
         return statistics.median(self.seconds)
 
 
+def in_turn(things: Sequence[T], rounds: int) -> Iterator[tuple[int, T]]:
+    """All things once to warm up, as round -1, then ``rounds`` times from round 0, each round from another one on."""
+    for number in range(-1, rounds):
+        shift = number % len(things) if things else 0
+        for thing in [*things[shift:], *things[:shift]]:
+            yield number, thing
+
+
 def interleaved(cases: Sequence[Case], rounds: int) -> dict[str, Measured]:
     """Run all cases once to warm up, then ``rounds`` times in turn, each round from another one on."""
     measured = {case.name: Measured() for case in cases}
-    for number in range(-1, rounds):
-        shift = number % len(cases)
-        for case in [*cases[shift:], *cases[:shift]]:
-            case.before()
-            started, cpu = time.perf_counter(), time.process_time()
-            case.run()
-            seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
-            case.after()
-            if number >= 0:
-                measured[case.name].seconds.append(seconds)
-                measured[case.name].cpu_seconds.append(cpu_seconds)
+    for number, case in in_turn(cases, rounds):
+        case.before()
+        started, cpu = time.perf_counter(), time.process_time()
+        case.run()
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
+        case.after()
+        if number >= 0:
+            measured[case.name].seconds.append(seconds)
+            measured[case.name].cpu_seconds.append(cpu_seconds)
     return measured
 
 

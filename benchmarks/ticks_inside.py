@@ -21,7 +21,7 @@ from sqlalchemy import event
 from rucio_cs3.agent import daemon
 from rucio_cs3.agent.database import reading
 from rucio_cs3.agent.options import Options
-from rucio_cs3.agent.queue import Queue, Share, count
+from rucio_cs3.agent.queue import NARROW, Queue, Share, count
 from rucio_cs3.policy import TRANSFERTOOL
 from rucio_cs3.sandbox import full_queue
 
@@ -84,7 +84,8 @@ def looks(rows: int, rounds: int) -> Iterator[dict[str, Any]]:
 
 def look(queue: Queue) -> object:
     with reading() as session:
-        return queue.look(session, Share(WORKER, WORKERS))
+        # As the agent does while what it sees fills its threads.
+        return queue.look(session, Share(WORKER, WORKERS), window=NARROW)
 
 
 def count_all() -> object:
