@@ -128,7 +128,9 @@ def test_c1003_many_cuts_are_survived(place: Place) -> None:
     place.fault("data.patch", f"cut-after:{MIB}", times=5)
     case.upload()
     case.assert_stored()
-    assert case.sent() == SIZE
+    # Reva v3.12.1 may drop some of what it has read when the connection ends, and says so by its offset.
+    again = case.sent() - SIZE
+    assert 0 <= again <= (0 if isinstance(place.cloud, EmbeddedCloud) else MIB)
 
 
 @both
@@ -143,7 +145,9 @@ def test_c1004_a_lost_last_answer_is_settled_by_a_look(
     case.upload()
     case.assert_stored()
     assert case.sent() == SIZE
-    assert [head.status for head in place.passed("data.head")] == [404]
+    # A server that is still at the last bytes says 200 before.
+    assert {200, 404} >= {head.status for head in place.passed("data.head")}
+    assert place.passed("data.head")[-1].status == 404
 
 
 @both
