@@ -83,6 +83,12 @@ def _new(name: str) -> _Hash:
     raise ValueError(f"unknown checksum algorithm {name!r}; known are {', '.join(HEX_DIGITS)}")
 
 
+def agree(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether two sets of checksums share one at least, and are alike in all that they share."""
+    common = one.keys() & other.keys()
+    return bool(common) and all(one[algorithm] == other[algorithm] for algorithm in common)
+
+
 def normalise(algorithm: str, value: str) -> str | None:
     """A server's checksum in Rucio's form, or None where it is none.
 

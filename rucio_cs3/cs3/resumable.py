@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from rucio_cs3.cs3.auth import CredentialProvider
+from rucio_cs3.cs3.checksums import agree
 from rucio_cs3.cs3.config import Endpoint
 from rucio_cs3.cs3.gateway import Gateway
 from rucio_cs3.cs3.http_client import HTTPClient
@@ -134,6 +135,4 @@ class ResumableUploads:
         body.resume_at(len(body))
         if self._endpoint.upload_landing == "temporary":
             return True  # a name that nobody else has; the content is proven afterwards
-        sent = body.digests.hexdigests()
-        common = sent.keys() & info.checksums.keys()
-        return bool(common) and all(sent[algorithm] == info.checksums[algorithm] for algorithm in common)
+        return agree(body.digests.hexdigests(), info.checksums)

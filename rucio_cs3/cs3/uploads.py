@@ -27,6 +27,7 @@ from collections.abc import Collection, Iterator, Mapping
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.arrivals import Arrivals
 from rucio_cs3.cs3.auth import TokenSource
+from rucio_cs3.cs3.checksums import agree
 from rucio_cs3.cs3.config import Endpoint
 from rucio_cs3.cs3.data_gateway import DataGateway
 from rucio_cs3.cs3.downloads import Downloads
@@ -148,9 +149,7 @@ class Uploads:
             body.rewind()
         for _ in body:
             pass  # for its checksums; nothing is sent
-        sent = body.digests.hexdigests()
-        common = sent.keys() & info.checksums.keys()
-        return info.size == len(body) and bool(common) and all(sent[name] == info.checksums[name] for name in common)
+        return info.size == len(body) and agree(body.digests.hexdigests(), info.checksums)
 
     def sweep(self, reference: Reference) -> None:
         """See :meth:`rucio_cs3.cs3.storage.CS3Storage.sweep`."""
