@@ -27,7 +27,7 @@ import page
 import surroundings
 from clouds import Cloud, LinkedReva, Sources
 from far_view import DAMAGED, FILES, LARGE, SMALL, damages, far_user
-from figures import Failure, Figures, Profile, Sample
+from figures import Duel, Failure, Figures, Profile, Sample
 from import_time import import_times
 from peer_process import PeerFailed, PeerProcess
 from peers import Operation, Site, Task
@@ -42,7 +42,7 @@ _KIB, _MIB, _GIB = 1024, 1024**2, 1024**3
 
 SIZES = (0, 4 * _KIB, _MIB, 64 * _MIB, _GIB)
 AT_ONCE = (1, 8)
-PARTS = ("files", "profile", "imports", "far", "damages")
+PARTS = ("duels", "files", "profile", "imports", "far", "damages")
 
 #: Everything is in memory where there is so much of it: the largest file three times, and room for others.
 _IN_MEMORY = Path("/dev/shm")
@@ -84,6 +84,11 @@ class Case:
     def rounds(self, wanted: int) -> int:
         """Large files take long, and differ less."""
         return wanted if self.size < 256 * _MIB else max(1, (wanted + 1) // 2)
+
+    @property
+    def duels(self) -> int:
+        """An even number, so that each is the first of a pair as often as the other."""
+        return 10 if self.size >= 16 * _MIB else 30
 
     def warms_up(self) -> bool:
         return self.size < 16 * _MIB
@@ -147,7 +152,7 @@ def measure(options: argparse.Namespace, tell: Callable[[str], None]) -> Figures
         run = _Run(options, figures, Path(name), tell)
         figures.machine = surroundings.describe(Path(name), options.cloud, run.cs3client)
         try:
-            if {"files", "profile"} & {*options.parts}:
+            if {"duels", "files", "profile"} & {*options.parts}:
                 run.near()
             if "imports" in options.parts and run.has_rucio:
                 tell("imports")
@@ -224,6 +229,8 @@ class _Run:
             cloud.add_sources(sources, sizes)
             near = _Near(self, cloud, sources)
             with contextlib.closing(near):
+                if "duels" in self.options.parts:
+                    near.all_duels(sizes)
                 if "files" in self.options.parts:
                     near.all_cases(cases(sizes, self.options.at_once))
                 if "profile" in self.options.parts and "storage" in self.peers:
@@ -297,6 +304,36 @@ class _Near:
                 if number >= 0:
                     self._run.figures.samples.append(sample)
 
+    def all_duels(self, sizes: Sequence[int]) -> None:
+        """What the goals are about, in pairs."""
+        largest = sizes[-1]
+        self._duel("put", largest, "curl", "storage")
+        self._duel("get", largest, "curl", "storage")
+        if SMALL in sizes:
+            self._duel("put", SMALL, "bare", "protocol")
+            self._duel("get", SMALL, "bare", "protocol")
+            self._duel("stat", SMALL, "bare", "storage")
+
+    def _duel(self, operation: Operation, size: int, yardstick: str, ours: str) -> None:
+        if not {yardstick, ours} <= {*self._run.peers}:
+            return
+        case = Case(operation, size, 1)
+        self._run.tell(f"{time.monotonic() - self._started:4.0f} s  {operation} {size} bytes, {yardstick} and {ours}")
+        duel = Duel(operation, size, yardstick, ours)
+        taken: dict[str, float] = {}
+        try:
+            for number, name in in_turn((yardstick, ours), case.duels):
+                sample = self._one(name, case)
+                taken[name] = sample.seconds / sample.files
+                if len(taken) == 2:
+                    if number >= 0:
+                        duel.pairs.append((taken[yardstick], taken[ours]))
+                    taken.clear()
+        except PeerFailed as error:
+            self._run.figures.failures.append(Failure(name, operation, size, 1, str(error)))
+            return
+        self._run.figures.duels.append(duel)
+
     def profile(self, size: int) -> None:
         self._run.tell("profile")
         operations: tuple[Operation, ...] = ("put", "get")
@@ -317,7 +354,7 @@ class _Near:
     def _files(self, name: str, case: Case) -> int:
         """How many files a peer moves in a case; 0 where it takes no part."""
         kind = peer_class(name)
-        if case.operation not in kind.operations:
+        if case.operation not in kind.operations or case.size > kind.largest:
             return 0
         if kind.whole_folders:
             return case.folder_files

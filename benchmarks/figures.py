@@ -85,6 +85,29 @@ class Profile:
 
 
 @dataclass
+class Duel:
+    """Two peers and one kind of file, again and again one right after the other: what was next to each other in time is
+    compared, so that a machine which is slow for a while slows both.
+
+    :param pairs: wall seconds for one file, of the yardstick and of ours.
+    """
+
+    operation: Operation
+    size: int
+    yardstick: str
+    ours: str
+    pairs: list[tuple[float, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.pairs = [(yardstick_s, ours_s) for yardstick_s, ours_s in self.pairs]
+
+    @property
+    def ratios(self) -> list[float]:
+        """Speed of ours in that of the yardstick."""
+        return [yardstick_s / ours_s for yardstick_s, ours_s in self.pairs]
+
+
+@dataclass
 class ImportTime:
     """Of one module above others that are there, in milliseconds.
 
@@ -130,6 +153,7 @@ class Figures:
     #: Peer -> seconds from its first import to being logged in.
     ready_s: dict[str, float] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
+    duels: list[Duel] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     far: list[FarRow] = field(default_factory=list)
     far_link: dict[str, float] = field(default_factory=dict)
@@ -157,6 +181,9 @@ class Figures:
             (one.error for one in self.failures if (one.peer, one.operation, one.size, one.at_once) == key), None
         )
 
+    def duel(self, operation: Operation, size: int) -> Duel | None:
+        return next((one for one in self.duels if (one.operation, one.size) == (operation, size) and one.pairs), None)
+
     def sizes(self, at_once: int) -> list[int]:
         return sorted({one.size for one in self.samples if one.at_once == at_once and one.operation in ("put", "get")})
 
@@ -168,6 +195,7 @@ class Figures:
         found: dict[str, Any] = json.loads(path.read_text())
         kinds: dict[str, Any] = {
             "samples": Sample,
+            "duels": Duel,
             "failures": Failure,
             "far": FarRow,
             "notices": Notice,

@@ -52,7 +52,7 @@ def _large_cases(figures: Figures) -> list[tuple[int, int]]:
 
 
 def _page(figures: Figures) -> str:
-    parts = [_head(figures), _section("Goals", tables.goals(figures))]
+    parts = [_head(figures), _section("Goals", tables.goals(figures), _GOALS if figures.duels else "")]
     for size, at_once in _large_cases(figures):
         heading = f"{size_text(size)}" + (f", {at_once} at a time" if at_once > 1 else "")
         words = _LARGE if at_once == 1 else ""
@@ -99,6 +99,15 @@ which anybody can repeat; [how it was measured](#how-it-was-measured) says on wh
 ![Speed with large files, time for small ones here and far away, for each peer](images/{_PICTURE})
 """
 
+
+_GOALS = """\
+Two of them again and again, one right after the other, each the first as often as the other. Of the large file the
+fastest of each are compared: what else a machine does only slows, and slows these two by turns; of small ones medians.
+`middle half` is where half of the pairs, or of our times, lie. `the bare calls` are the requests that ours sends for
+such a file, by the generated gRPC stub and Python's own HTTP client, without a look at what comes back: that much is
+the server's and the network's.
+
+"""
 
 _LARGE = """\
 One after the other; median (slowest to fastest round). Memory is the peak above what the process had when it was ready

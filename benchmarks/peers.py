@@ -6,6 +6,7 @@ those of the peers import nothing but Python's own until a peer is opened: cs3cl
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -89,6 +90,7 @@ class Peer:
     :cvar programs: commands that must be on the PATH.
     :cvar starts: whether each file is a new process, whose start is part of all its figures.
     :cvar whole_folders: whether one call moves all files of a folder.
+    :cvar largest: the largest file that it moves, in bytes.
     :cvar environment: ``ours``, or ``cs3client`` for the one that this has been made for.
     """
 
@@ -99,6 +101,7 @@ class Peer:
     programs: ClassVar[tuple[str, ...]] = ()
     starts: ClassVar[bool] = False
     whole_folders: ClassVar[bool] = False
+    largest: ClassVar[float] = math.inf
     environment: ClassVar[Literal["ours", "cs3client"]] = "ours"
 
     def __init__(self, site: Site) -> None:

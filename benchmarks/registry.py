@@ -18,7 +18,7 @@ PEERS = {
     "rclone": "commands:Rclone",
     "rclone-folder": "commands:RcloneFolder",
     "davix": "commands:Davix",
-    "stub": "libraries:StubOnly",
+    "bare": "libraries:BareCalls",
     "storage": "libraries:Storage",
     "protocol": "libraries:Protocol",
     "protocol-reads-back": "libraries:ProtocolReadingBack",
