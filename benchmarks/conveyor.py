@@ -24,7 +24,8 @@ from pathlib import Path
 from rounds import Case, Measured, interleaved, show
 
 from rucio_cs3.cs3 import CS3Storage, Endpoint
-from rucio_cs3.cs3.auth import BasicProvider, Secret
+from rucio_cs3.cs3.login.providers import BasicProvider
+from rucio_cs3.cs3.login.secret import Secret
 from rucio_cs3.cs3.reference import WebDAVBase, parse_root
 from rucio_cs3.sandbox.reva import RevaSite
 from rucio_cs3.sandbox.rucio_site import SANDBOX_POLICY, RucioSite

@@ -323,6 +323,8 @@ class _Near:
         taken: dict[str, float] = {}
         try:
             for number, name in in_turn((yardstick, ours), case.duels):
+                if size >= 16 * _MIB:
+                    _touch_memory(self._run.folder / "touched", size)
                 sample = self._one(name, case)
                 taken[name] = sample.seconds / sample.files
                 if len(taken) == 2:

@@ -17,7 +17,8 @@ from rucio.rse import rsemanager
 
 from rucio_cs3 import rses
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.auth import Credential, Login, TokenSource, jwt_expiry
+from rucio_cs3.cs3.login.providers import Login
+from rucio_cs3.cs3.login.tokens import Credential, TokenSource, jwt_expiry
 
 #: Rucio's name of the attribute (Rucio 41.5.1 common/constants.py:142).
 ATTRIBUTE = "oidc_support"

@@ -15,12 +15,10 @@ from typing import Any
 
 from rucio.common.config import get_config, get_config_dirs
 
-from rucio_cs3 import oidc
+from rucio_cs3 import oidc, rse_logins
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.auth import BasicProvider, BearerProvider, CredentialProvider, Secret, read_secret_file
-
-#: What an entry with credentials may hold.
-CREDENTIAL_KEYS = ("username", "password", "password_file", "token", "token_file")
+from rucio_cs3.cs3.login.providers import CredentialProvider
+from rucio_cs3.cs3.login.secret import read_secret_file
 
 #: Names a file with credentials: JSON, keyed by RSE name.
 CREDENTIALS_VARIABLE = "RUCIO_CS3_CREDENTIALS"
@@ -32,8 +30,8 @@ def credentials(
     """Who we are at an RSE. The first place that says something wins, and is believed as a whole:
 
     1. ``given``: what the caller of ``connect`` passed;
-    2. environment ``RUCIO_CS3_<RSE>_USERNAME``, ``…_PASSWORD``, ``…_PASSWORD_FILE``, ``…_TOKEN``, ``…_TOKEN_FILE``
-       (the RSE's name in upper case, everything but letters and digits as ``_``);
+    2. environment ``RUCIO_CS3_<RSE>_USERNAME``, ``…_PASSWORD_FILE`` and so on (the RSE's name in upper case,
+       everything but letters and digits as ``_``; then a key of :data:`rucio_cs3.rse_logins.KEYS`);
     3. the file that ``RUCIO_CS3_CREDENTIALS`` names: JSON, keyed by RSE name;
     4. Rucio's ``rse-accounts.cfg``: JSON, keyed by RSE id or name;
     5. section ``[cs3:<RSE>]`` of ``rucio.cfg``.
@@ -68,24 +66,10 @@ def credentials(
 
 
 def _provider(rse: str, place: str, entry: Mapping[str, Any]) -> CredentialProvider:
-    where = f"RSE {rse}: {place}"
-    # Other protocols' keys may stand in the same rse-accounts.cfg entry, so only ours are looked at.
-    values = {key: str(entry[key]) for key in CREDENTIAL_KEYS if entry.get(key)}
     try:
-        if "token" in values or "token_file" in values:
-            return BearerProvider(_secret(values, "token"))
-        if "username" not in values:
-            raise errors.ConfigurationError("username is missing")
-        return BasicProvider(values["username"], _secret(values, "password"))
+        return rse_logins.provider(entry)
     except errors.ConfigurationError as error:
-        raise errors.ConfigurationError(f"{where}: {error.message}") from None
-
-
-def _secret(values: Mapping[str, str], name: str) -> Secret:
-    value, file = values.get(name), values.get(f"{name}_file")
-    if (value is None) == (file is None):
-        raise errors.ConfigurationError(f"give either {name} or {name}_file")
-    return Secret(value=value) if file is None else Secret(file=Path(file).expanduser())
+        raise errors.ConfigurationError(f"RSE {rse}: {place}: {error.message}") from None
 
 
 def _variable_part(rse: str) -> str:
@@ -93,7 +77,7 @@ def _variable_part(rse: str) -> str:
 
 
 def _from_environment(rse: str) -> dict[str, Any]:
-    names = {key: f"RUCIO_CS3_{_variable_part(rse)}_{key.upper()}" for key in CREDENTIAL_KEYS}
+    names = {key: f"RUCIO_CS3_{_variable_part(rse)}_{key.upper()}" for key in rse_logins.KEYS}
     return {key: os.environ[name] for key, name in names.items() if os.environ.get(name)}
 
 

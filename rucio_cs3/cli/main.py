@@ -19,6 +19,7 @@ from rucio_cs3.cs3 import errors
 #: Command -> (module below rucio_cs3.cli, what it needs beside the core, first line of its help).
 _COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "agent": ("agent", "server", "Move files between clouds for Rucio's conveyor."),
+    "app-password": ("app_password", "client", "Make, list and revoke passwords for robots at a cloud."),
     "demo": ("demo", "server,sandbox", "Show the whole way: two clouds, one Rucio, upload to deletion."),
     "run": ("run", "server", "Run one of Rucio's own commands with this package registered."),
     "transfers": ("transfers", "client", "Show what moves, what waits and what went wrong."),

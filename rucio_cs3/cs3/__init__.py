@@ -10,9 +10,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rucio_cs3.cs3.auth import BasicProvider, BearerProvider, CredentialProvider, Secret
     from rucio_cs3.cs3.config import Endpoint, Timeouts
     from rucio_cs3.cs3.errors import CS3Error
+    from rucio_cs3.cs3.login.providers import BasicProvider, BearerProvider, CredentialProvider
+    from rucio_cs3.cs3.login.secret import Secret
     from rucio_cs3.cs3.pool import POOL
     from rucio_cs3.cs3.reference import Reference, WebDAVBase, parse_root
     from rucio_cs3.cs3.resources import FileInfo, Quota
@@ -37,12 +38,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "auth": ("BasicProvider", "BearerProvider", "CredentialProvider", "Secret"),
     "config": ("Endpoint", "Timeouts"),
     "errors": ("CS3Error",),
     "pool": ("POOL",),
+    "login.providers": ("BasicProvider", "BearerProvider", "CredentialProvider"),
     "reference": ("Reference", "WebDAVBase", "parse_root"),
     "resources": ("FileInfo", "Quota"),
+    "login.secret": ("Secret",),
     "storage": ("CS3Storage", "Moved"),
 }
 

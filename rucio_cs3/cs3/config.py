@@ -1,7 +1,7 @@
 """The public settings of a site, as one frozen, validated value: :class:`Endpoint` is a CS3 cloud, and
 :class:`WebDAVSite` any other WebDAV server.
 
-Pure; holds no secret (those are in :mod:`rucio_cs3.cs3.auth`) and knows no Rucio
+Pure; holds no secret (those are in :mod:`rucio_cs3.cs3.login.tokens`) and knows no Rucio
 (:mod:`rucio_cs3.rses` reads RSE settings into this).
 """
 

@@ -1,4 +1,4 @@
-"""The data gateway of a cloud: PUT and GET of bytes by ticket, over :mod:`rucio_cs3.cs3.http_client`."""
+"""The data gateway of a cloud: PUT and GET of bytes by ticket, over :mod:`rucio_cs3.cs3.http.client`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.auth import Credential
 from rucio_cs3.cs3.config import Endpoint
-from rucio_cs3.cs3.http_client import Answer, HTTPClient, drain, http_error
+from rucio_cs3.cs3.http.client import Answer, HTTPClient, drain, http_error
+from rucio_cs3.cs3.login.tokens import Credential
 from rucio_cs3.cs3.resources import Ticket
 from rucio_cs3.cs3.streams import UploadBody
 

@@ -1,7 +1,7 @@
 """Every error that this client raises, and the three tables that decide which one it is.
 
 This module does no I/O and knows neither Rucio nor a transport object: the edges
-(:mod:`rucio_cs3.cs3.gateway` for gRPC, :mod:`rucio_cs3.cs3.http_client` for HTTP) translate once
+(:mod:`rucio_cs3.cs3.gateway` for gRPC, :mod:`rucio_cs3.cs3.http.client` for HTTP) translate once
 with the tables below; :mod:`rucio_cs3.protocol` maps the tree onto Rucio's exceptions. ::
 
     CS3Error

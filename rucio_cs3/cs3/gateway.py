@@ -27,11 +27,12 @@ from cs3.rpc.v1beta1 import code_pb2, status_pb2
 from cs3.storage.provider.v1beta1 import provider_api_pb2, resources_pb2
 
 from rucio_cs3.cs3 import errors, redaction, resources, retry
-from rucio_cs3.cs3.auth import Credential, CredentialProvider, TokenSource, new_credential
 from rucio_cs3.cs3.call_gate import CALLS
 from rucio_cs3.cs3.config import Endpoint
+from rucio_cs3.cs3.login.providers import CredentialProvider
+from rucio_cs3.cs3.login.token_proofs import Refusals, TokenProofs
+from rucio_cs3.cs3.login.tokens import Credential, TokenSource, new_credential
 from rucio_cs3.cs3.reference import Reference
-from rucio_cs3.cs3.token_proofs import Refusals, TokenProofs
 
 _log = logging.getLogger(__name__)
 
@@ -206,6 +207,10 @@ class Gateway:
             for offer in response.protocols
         ]
 
+    def ask(self, method: str, request: Any, target: str, *, idempotent: bool = False) -> Any:
+        """Make a call that has no method here; see :meth:`_call`."""
+        return self._call(method, request, target, idempotent=idempotent)
+
     def _call(
         self,
         method: str,
@@ -366,7 +371,7 @@ class Gateway:
         :raises Unauthenticated: when the server refuses; the message names user and type.
         """
         login = self._provider.login()
-        who = f"{login.client_id or 'the token'} ({login.type})"
+        who = login.who
         request = gateway_api_pb2.AuthenticateRequest(
             type=login.type, client_id=login.client_id, client_secret=login.client_secret
         )

@@ -1,7 +1,7 @@
 """Files on the local disk: one that is read for an upload, and one that appears only when it is whole.
 
 Knows no network; every failure of the disk becomes a :class:`~.errors.LocalError` here, which names the path. Files
-that outlive a broken download are in :mod:`rucio_cs3.cs3.part_files`.
+that outlive a broken download are in :mod:`rucio_cs3.cs3.downloads.part_files`.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-from rucio_cs3.cs3.auth import CredentialProvider
 from rucio_cs3.cs3.config import Endpoint, Site
-from rucio_cs3.cs3.http_client import HTTPClient
+from rucio_cs3.cs3.http.client import HTTPClient
+from rucio_cs3.cs3.login.providers import CredentialProvider
 from rucio_cs3.cs3.storage import CS3Storage
 
 T = TypeVar("T")

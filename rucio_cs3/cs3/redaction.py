@@ -1,8 +1,8 @@
 """What a server says, without what it was told in confidence. Pure.
 
 Its words end in logs, in Rucio's database and before the owners of rules, and some servers repeat the request they
-refuse. Used by :func:`rucio_cs3.cs3.http_client.http_error` for all error answers, and by :mod:`rucio_cs3.cs3.tpc`
-for the reports of copies.
+refuse. Used by :func:`rucio_cs3.cs3.http.client.http_error` for all error answers, and by
+:mod:`rucio_cs3.cs3.webdav.tpc` for the reports of copies.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A remote file as something to read from: the body of one GET, piece by piece, in one buffer's memory.
 
-Knows HTTP answers; neither tickets nor who asks for what: :mod:`rucio_cs3.cs3.downloads` reads CS3 clouds with it.
-The bytes go from the socket straight into the caller's buffer.
+Knows HTTP answers; neither tickets nor who asks for what: :mod:`rucio_cs3.cs3.downloads.downloads` reads CS3 clouds
+with it. The bytes go from the socket straight into the caller's buffer.
 
 There is no thread that reads ahead on purpose: the kernel's socket buffers let the other side go on sending while a
 piece is passed on, and a relay between two links of 6 Gbit/s fills both with the one thread that it has.
@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.http_client import Answer, http_error
+from rucio_cs3.cs3.http.client import Answer, http_error
 
 
 class RemoteFile:

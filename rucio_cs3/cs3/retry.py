@@ -1,7 +1,7 @@
 """The one retry layer: try again what may be tried again, within one overall deadline.
 
 Neither gRPC nor HTTP retries by itself here, so that waiting times do not multiply. (The one exception costs no
-time: a look on a kept connection that the server has just closed, :mod:`rucio_cs3.cs3.connections`.)
+time: a look on a kept connection that the server has just closed, :mod:`rucio_cs3.cs3.http.connections`.)
 """
 
 from __future__ import annotations

@@ -21,25 +21,26 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rucio_cs3.cs3 import downloads, errors
-from rucio_cs3.cs3.auth import CredentialProvider
+from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.checksums import Digests
 from rucio_cs3.cs3.config import Endpoint
 from rucio_cs3.cs3.data_gateway import DataGateway
-from rucio_cs3.cs3.downloads import Downloads
+from rucio_cs3.cs3.downloads import downloads
+from rucio_cs3.cs3.downloads.downloads import Downloads
 from rucio_cs3.cs3.gateway import Gateway
-from rucio_cs3.cs3.http_client import HTTPClient
+from rucio_cs3.cs3.http.client import HTTPClient
 from rucio_cs3.cs3.kept_checksums import KeptChecksums
 from rucio_cs3.cs3.local_files import open_source
+from rucio_cs3.cs3.login.providers import CredentialProvider
 from rucio_cs3.cs3.namespace import Namespace
 from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.remote_file import RemoteFile
 from rucio_cs3.cs3.resources import FileInfo, Quota
-from rucio_cs3.cs3.resumable import ResumableUploads
 from rucio_cs3.cs3.streams import Progress, UploadBody
-from rucio_cs3.cs3.upload_attempt import Options
-from rucio_cs3.cs3.upload_state import LocalSource
-from rucio_cs3.cs3.uploads import Uploads
+from rucio_cs3.cs3.uploads.attempt import Options
+from rucio_cs3.cs3.uploads.resumable import ResumableUploads
+from rucio_cs3.cs3.uploads.upload_state import LocalSource
+from rucio_cs3.cs3.uploads.uploads import Uploads
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
-"""An OIDC issuer on 127.0.0.1 that gives Rucio's own client tokens for storages, signed as a real one would.
+"""An OIDC issuer on 127.0.0.1 that gives tokens for storages, signed as a real one would. For tests.
 
-It knows the client credentials grant alone (RFC 6749, 4.4), with ``audience`` and ``scope`` in the form that Rucio
-41.5.1 sends (core/oidc.py, request_token); the claims are those of the WLCG Common JWT Profile 1.0. For tests.
+It knows three grants: client credentials (RFC 6749, 4.4), with ``audience`` and ``scope`` in the form that Rucio 41.5.1
+sends (core/oidc.py, request_token); refresh token (RFC 6749, 6), a new one with each use; token exchange (RFC 8693).
+The claims are those of the WLCG Common JWT Profile 1.0. A real Reva verifies them by ``/keys``.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import secrets
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
@@ -28,17 +30,24 @@ from rucio_cs3.sandbox.private import write_private
 LIFETIME_S = 1200
 
 _KEY_BITS = 2048
+_KEY_ID = "sandbox"
+
+_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 
 
 class Issuer(Startable):
     """One issuer with one client.
 
+    :param subject: whom tokens of the client itself name; the client where None.
     :ivar requests: what was asked for, in order: (audience, scope).
     :ivar refuses: whether all further requests are answered 400.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, subject: str | None = None) -> None:
         self.client_id = "rucio"
+        self._subject = subject or self.client_id
+        #: The refresh tokens that are good now, and whom each names.
+        self.refresh_tokens: dict[str, str] = {}
         self.client_secret = secrets.token_urlsafe(24)
         self.requests: list[tuple[str, str]] = []
         self.refuses = False
@@ -81,15 +90,54 @@ class Issuer(Startable):
         found: dict[str, Any] = jwt.decode(token, key, algorithms=["RS256"], audience=audience, issuer=self.url)
         return found
 
+    def refresh_token(self, subject: str) -> str:
+        """A new refresh token of somebody who has logged in."""
+        token = secrets.token_urlsafe(24)
+        self.refresh_tokens[token] = subject
+        return token
+
+    def access_token(self, subject: str, *, audience: str, scope: str = "openid", life_s: float = LIFETIME_S) -> str:
+        """A signed token for somebody; a negative life makes one that has ended."""
+        now = time.time()
+        claims = {
+            "wlcg.ver": "1.0",
+            "iss": self.url,
+            "sub": subject,
+            "aud": audience.split() if " " in audience else audience,
+            "scope": scope,
+            "iat": int(now),
+            "nbf": int(min(now, now + life_s)),
+            "exp": int(now + life_s),
+            "jti": str(uuid.uuid4()),
+        }
+        return jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": _KEY_ID})
+
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         request = Request(environ)
-        routes = {"/.well-known/openid-configuration": self._discovery, "/token": self._token}
+        routes = {
+            "/.well-known/openid-configuration": self._discovery,
+            "/token": self._token,
+            "/keys": self._keys,
+        }
         found = routes.get(request.path)
         response = found(request) if found is not None else Response(status=404)
         return response(environ, start_response)
 
     def _discovery(self, _: Request) -> Response:
-        return _json({"issuer": self.url, "token_endpoint": f"{self.url}token"})
+        # Go's OIDC library, by which Reva v3.12.1 verifies, wants to know where keys are and how tokens are signed.
+        return _json(
+            {
+                "issuer": self.url,
+                "token_endpoint": f"{self.url}token",
+                "authorization_endpoint": f"{self.url}authorize",
+                "jwks_uri": f"{self.url}keys",
+                "id_token_signing_alg_values_supported": ["RS256"],
+            }
+        )
+
+    def _keys(self, _: Request) -> Response:
+        key = RSAAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
+        return _json({"keys": [{**key, "kid": _KEY_ID, "use": "sig", "alg": "RS256"}]})
 
     def _token(self, request: Request) -> Response:
         who = request.authorization
@@ -97,23 +145,35 @@ class Issuer(Startable):
             return _json({"error": "invalid_client"}, 401)
         form = request.form
         self.requests.append((form.get("audience", ""), form.get("scope", "")))
-        if self.refuses or form.get("grant_type") != "client_credentials":
+        grant = {
+            "client_credentials": self._of_client,
+            "refresh_token": self._of_refresh,
+            _EXCHANGE: self._of_exchange,
+        }.get(form.get("grant_type", ""))
+        if self.refuses or grant is None:
             return _json({"error": "invalid_request"}, 400)
-        now = int(time.time())
-        audience = form["audience"].split()
-        claims = {
-            "wlcg.ver": "1.0",
-            "iss": self.url,
-            "sub": self.client_id,
-            "aud": audience[0] if len(audience) == 1 else audience,
-            "scope": form["scope"],
-            "iat": now,
-            "nbf": now,
-            "exp": now + LIFETIME_S,
-            "jti": str(uuid.uuid4()),
-        }
-        token = jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": "sandbox"})
-        return _json({"access_token": token, "token_type": "Bearer", "expires_in": LIFETIME_S, "scope": form["scope"]})
+        subject, more = grant(form)
+        if subject is None:
+            return _json({"error": "invalid_grant"}, 400)
+        scope = form.get("scope", "openid")
+        token = self.access_token(subject, audience=form.get("audience", self.client_id), scope=scope)
+        return _json({"access_token": token, "token_type": "Bearer", "expires_in": LIFETIME_S, "scope": scope, **more})
+
+    def _of_client(self, _: Mapping[str, str]) -> tuple[str | None, dict[str, str]]:
+        return self._subject, {}
+
+    def _of_refresh(self, form: Mapping[str, str]) -> tuple[str | None, dict[str, str]]:
+        # Each is good once: whoever uses a stolen one is noticed (RFC 9700, 4.14.2).
+        subject = self.refresh_tokens.pop(form.get("refresh_token", ""), None)
+        return subject, {"refresh_token": self.refresh_token(subject)} if subject else {}
+
+    def _of_exchange(self, form: Mapping[str, str]) -> tuple[str | None, dict[str, str]]:
+        key, token = self._key.public_key(), form.get("subject_token", "")
+        try:
+            claims = jwt.decode(token, key, algorithms=["RS256"], issuer=self.url, options={"verify_aud": False})
+        except jwt.InvalidTokenError:
+            return None, {}
+        return str(claims["sub"]), {"issued_token_type": "urn:ietf:params:oauth:token-type:access_token"}
 
 
 def _json(content: Any, status: int = 200) -> Response:

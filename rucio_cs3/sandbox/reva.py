@@ -11,8 +11,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,33 +19,25 @@ import grpc
 from cs3.gateway.v1beta1 import gateway_api_pb2, gateway_api_pb2_grpc
 from cs3.rpc.v1beta1 import code_pb2
 
+from rucio_cs3.sandbox import reva_configuration
 from rucio_cs3.sandbox.authority import common_authority
 from rucio_cs3.sandbox.lifecycle import Startable
 from rucio_cs3.sandbox.ports import LOOPBACK, free_ports
 from rucio_cs3.sandbox.private import write_private
 from rucio_cs3.sandbox.probing import http_status
 from rucio_cs3.sandbox.processes import ChildProcess
+from rucio_cs3.sandbox.reva_configuration import LOGIN_MANAGERS, MOUNT, RevaSettings, User
 
 if TYPE_CHECKING:
     import trustme
 
-REVAD_VARIABLE = "RUCIO_CS3_REVAD"
+__all__ = ["DEFAULT_USERS", "MOUNT", "REVAD_VARIABLE", "RevaSite", "RevaUnavailable", "User", "find_revad"]
 
-# The mount the storage provider registers; every absolute CS3 path of the site begins with it.
-MOUNT = "/localfs"
+REVAD_VARIABLE = "RUCIO_CS3_REVAD"
 
 # Reva is ready in about a second; a loaded CI machine gets far more.
 _READY_TIMEOUT_S = 60.0
 _PROBE_TIMEOUT_S = 2.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class User:
-    """Somebody who can log in to the site with ``basic`` authentication."""
-
-    username: str
-    password: str = field(repr=False)
-    display_name: str = ""
 
 
 DEFAULT_USERS = (
@@ -99,6 +90,8 @@ class RevaSite(Startable):
     :param data_gateway_url: where tickets send clients, when something stands between them and the site; it must
         lead to ``<http_url>/datagateway``, which is what tickets name if None.
     :param revad: the program; what :func:`find_revad` finds if None.
+    :param issuer: URL of an OIDC issuer whose tokens let somebody in (login of type ``bearer``), by their ``sub`` as
+        user name; none where empty.
     :raises RevaUnavailable: there is no revad.
     """
 
@@ -116,6 +109,7 @@ class RevaSite(Startable):
         transfer_token_lifetime_s: int = 86_400,
         data_gateway_url: str | None = None,
         revad: Path | None = None,
+        issuer: str = "",
     ) -> None:
         program = revad or find_revad()
         if program is None:
@@ -135,10 +129,13 @@ class RevaSite(Startable):
         self._data_gateway_url = data_gateway_url
         self._temporary = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix=f"rucio-cs3-{name}-"))
-        self._grpc_port, self._http_port = free_ports(2)
+        self._grpc_port, self._http_port, *self._login_ports = free_ports(2 + len(LOGIN_MANAGERS))
+        self._issuer = issuer
         # Made once, so that tokens outlive a restart as they do on a real site.
         self._jwt_secret = secrets.token_hex(32)
         self._transfer_secret = secrets.token_hex(32)
+        #: With it, a login of type ``machine`` is one as any user.
+        self.machine_key = secrets.token_hex(32)
         self._process: ChildProcess | None = None
 
     @property
@@ -195,9 +192,10 @@ class RevaSite(Startable):
             self._write_certificates()
             # revad verifies the data gateway, and the other site in a TPC, with Go's system roots.
             environment["SSL_CERT_FILE"] = str(self.directory / "trusted.pem")
-        self._write_json("users.json", self._render_users())
-        self._write_json("groups.json", self._render_groups())
-        configuration = self._write("revad.toml", self._render_configuration())
+        settings = self._settings()
+        self._write_json("users.json", reva_configuration.users(settings))
+        self._write_json("groups.json", reva_configuration.groups(settings))
+        configuration = self._write("revad.toml", reva_configuration.revad_toml(settings))
         self._process = ChildProcess(
             f"Reva site {self.name!r}",
             [self._program, "-c", configuration, "-p", self.directory / "revad.pid"],
@@ -254,115 +252,23 @@ class RevaSite(Startable):
         others = b"".join(path.read_bytes() + b"\n" for path in self._trusted)
         (self.directory / "trusted.pem").write_bytes(own + b"\n" + others)
 
-    def _render_users(self) -> list[dict[str, object]]:
-        return [
-            {
-                "id": {"idp": self.http_url, "opaque_id": user.username, "type": 1},
-                "username": user.username,
-                "secret": user.password,
-                "display_name": user.display_name or user.username,
-                "mail": f"{user.username}@{self.name}.test",
-                "mail_verified": True,
-                "groups": ["scientists"],
-                "uid_number": number,
-                "gid_number": 1000,
-            }
-            for number, user in enumerate(self.users.values(), start=1000)
-        ]
-
-    def _render_groups(self) -> list[dict[str, object]]:
-        return [
-            {
-                "id": {"idp": self.http_url, "opaque_id": "scientists"},
-                "group_name": "scientists",
-                "display_name": "Scientists",
-                "mail": f"scientists@{self.name}.test",
-                "gid_number": 1000,
-            }
-        ]
-
-    def _render_configuration(self) -> str:
-        grpc_address = self.gateway
-        storage = str(self.directory / "storage")
-        users = str(self.directory / "users.json")
-        http: dict[str, object] = {"address": f"{LOOPBACK}:{self._http_port}"}
-        if self.tls:
-            http["certfile"] = str(self.directory / "server.pem")
-            http["keyfile"] = str(self.directory / "server.key")
-        # Every service in one process finds the others through the gateway's own address.
-        registries = (
-            "authregistrysvc",
-            "storageregistrysvc",
-            "appregistrysvc",
-            "preferencessvc",
-            "userprovidersvc",
-            "groupprovidersvc",
-            "usershareprovidersvc",
-            "publicshareprovidersvc",
-            "spacessvc",
+    def _settings(self) -> RevaSettings:
+        return RevaSettings(
+            name=self.name,
+            directory=self.directory,
+            gateway=self.gateway,
+            http_url=self.http_url,
+            login_ports=self._login_ports,
+            users=tuple(self.users.values()),
+            http_tpc=self.http_tpc,
+            jwt_secret=self._jwt_secret,
+            transfer_secret=self._transfer_secret,
+            machine_key=self.machine_key,
+            issuer=self._issuer,
+            access_token_lifetime_s=self._access_token_lifetime_s,
+            transfer_token_lifetime_s=self._transfer_token_lifetime_s,
+            data_gateway_url=self._data_gateway_url or f"{self.http_url}/datagateway",
         )
-        tables: dict[str, dict[str, object]] = {
-            "log": {"level": "warn", "mode": "json"},
-            "shared": {
-                "gatewaysvc": grpc_address,
-                "jwt_secret": self._jwt_secret,
-                "skip_user_groups_in_token": True,
-                "db_engine": "sqlite",
-                "db_name": str(self.directory / "reva.db"),
-            },
-            "core": {"max_cpus": "2"},
-            "grpc": {"address": grpc_address},
-            "grpc.services.gateway": {
-                "commit_share_to_storage_grant": False,
-                "commit_share_to_storage_ref": False,
-                "disable_home_creation_on_login": True,
-                "transfer_shared_secret": self._transfer_secret,
-                "transfer_expires": self._transfer_token_lifetime_s,
-                "datagateway": self._data_gateway_url or f"{self.http_url}/datagateway",
-                # A cached etag would hide a change that a test has just made.
-                "etag_cache_ttl": 0,
-                **dict.fromkeys(registries, grpc_address),
-            },
-            "grpc.services.gateway.token_managers.jwt": {"expires": self._access_token_lifetime_s},
-            "grpc.services.preferences": {"driver": "memory"},
-            "grpc.services.storageregistry": {"driver": "static"},
-            "grpc.services.storageregistry.drivers.static": {"home_provider": "/home"},
-            f"grpc.services.storageregistry.drivers.static.rules.{_toml(MOUNT)}": {"address": grpc_address},
-            "grpc.services.storageregistry.drivers.static.rules.localfs": {"address": grpc_address},
-            "grpc.services.storageprovider": {
-                "driver": "local",
-                "mount_path": MOUNT,
-                "mount_id": "localfs",
-                "space_depth": 1,
-                "data_server_url": f"{self.http_url}/data",
-                "expose_data_server": False,
-            },
-            "grpc.services.storageprovider.available_checksums": {"adler32": 100, "md5": 50},
-            "grpc.services.storageprovider.drivers.local": {"root": storage, "share_folder": "/MyShares"},
-            "grpc.services.authregistry": {"driver": "static"},
-            "grpc.services.authregistry.drivers.static.rules": {"basic": grpc_address},
-            "grpc.services.authprovider": {"auth_manager": "json"},
-            "grpc.services.authprovider.auth_managers.json": {"users": users},
-            "grpc.services.userprovider": {"driver": "json"},
-            "grpc.services.userprovider.drivers.json": {"users": users},
-            "grpc.services.groupprovider": {"driver": "json"},
-            "grpc.services.groupprovider.drivers.json": {"groups": str(self.directory / "groups.json")},
-            "http": http,
-            "http.middlewares.auth": {
-                "credential_chain": ["basic", "bearer"],
-                "token_strategy_chain": ["bearer", "header"],
-            },
-            "http.services.datagateway": {"transfer_shared_secret": self._transfer_secret},
-            "http.services.dataprovider": {"driver": "local"},
-            "http.services.dataprovider.drivers.local": {"root": storage},
-            "http.services.ocdav": {
-                "prefix": "",
-                "enable_http_tpc": self.http_tpc,
-                "files_namespace": MOUNT,
-                "webdav_namespace": MOUNT,
-            },
-        }
-        return _render_toml(tables)
 
     def _write_json(self, name: str, content: object) -> None:
         self._write(name, json.dumps(content, indent=2))
@@ -374,17 +280,3 @@ class RevaSite(Startable):
 
 def _is_executable(path: Path) -> bool:
     return path.is_file() and os.access(path, os.X_OK)
-
-
-def _render_toml(tables: Mapping[str, Mapping[str, object]]) -> str:
-    lines: list[str] = []
-    for table, entries in tables.items():
-        lines.append(f"[{table}]")
-        lines.extend(f"{key} = {_toml(value)}" for key, value in entries.items())
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _toml(value: object) -> str:
-    # Strings, booleans, integers and lists of strings are written alike in JSON and TOML.
-    return json.dumps(value)

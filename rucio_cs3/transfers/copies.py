@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from rucio_cs3.cs3 import errors, tpc
+from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.checksums import Digests
 from rucio_cs3.cs3.streams import UploadBody
+from rucio_cs3.cs3.webdav import tpc
 from rucio_cs3.transfers.ends import End
 from rucio_cs3.transfers.modes import Mode
 
@@ -23,7 +24,7 @@ Copy = Callable[[int, Mapping[str, str], End, End, Progress], None]
 
 
 def pull(size: int, checksums: Mapping[str, str], source: End, destination: End, progress: Progress) -> None:
-    """Have the destination's WebDAV front end fetch the file; see :func:`rucio_cs3.cs3.tpc.pull`."""
+    """Have the destination's WebDAV front end fetch the file; see :func:`rucio_cs3.cs3.webdav.tpc.pull`."""
     tpc.pull(
         destination.http,
         source_url=source.url,
@@ -36,7 +37,7 @@ def pull(size: int, checksums: Mapping[str, str], source: End, destination: End,
 
 
 def push(size: int, checksums: Mapping[str, str], source: End, destination: End, progress: Progress) -> None:
-    """Have the source's WebDAV front end send the file; see :func:`rucio_cs3.cs3.tpc.push`."""
+    """Have the source's WebDAV front end send the file; see :func:`rucio_cs3.cs3.webdav.tpc.push`."""
     tpc.push(
         source.http,
         source_url=source.url,

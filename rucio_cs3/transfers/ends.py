@@ -13,14 +13,14 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.auth import LENT_LIFE_S
 from rucio_cs3.cs3.config import Proof
-from rucio_cs3.cs3.http_client import HTTPClient
-from rucio_cs3.cs3.probes import TPC_PROBES
+from rucio_cs3.cs3.http.client import HTTPClient
+from rucio_cs3.cs3.login.tokens import LENT_LIFE_S
 from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.resources import FileInfo
 from rucio_cs3.cs3.storage import CS3Storage
 from rucio_cs3.cs3.streams import Reader, UploadBody
+from rucio_cs3.cs3.webdav.probes import TPC_PROBES
 from rucio_cs3.transfers.modes import Wish
 
 #: Files up to this size are read for their proof without a look before it, in bytes: a look costs as much as a MiB.

@@ -193,7 +193,7 @@ def _look_before_push(source: End, destination: End) -> None:
 
     :raises Unsupported: when the source does no third-party copies any more.
     :raises AlreadyExists: when something stands at the destination by now: Reva v3.12.1 and XRootD 5.5.3 would
-        replace it (see :func:`rucio_cs3.cs3.tpc.push`).
+        replace it (see :func:`rucio_cs3.cs3.webdav.tpc.push`).
     """
     try:
         speaks = source.speaks_tpc(max_age_s=_PUSH_PROOF_S)

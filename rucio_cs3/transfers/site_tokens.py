@@ -14,11 +14,11 @@ import re
 import time
 
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.auth import CredentialProvider
 from rucio_cs3.cs3.config import WebDAVSite, is_loopback
-from rucio_cs3.cs3.http_client import http_error
+from rucio_cs3.cs3.http.client import http_error
+from rucio_cs3.cs3.login.providers import CredentialProvider
 from rucio_cs3.cs3.reference import Reference
-from rucio_cs3.cs3.webdav import WebDAVClient
+from rucio_cs3.cs3.webdav.webdav import WebDAVClient
 from rucio_cs3.transfers.ends import NothingToLend
 
 #: How long a macaroon lives: as long as a copy may wait in a site's queue before it begins, for the token is looked at

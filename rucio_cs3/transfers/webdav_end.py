@@ -1,7 +1,7 @@
 """A file at a plain WebDAV site (dCache, EOS, XRootD, StoRM) as an end of a transfer; knows no Rucio.
 
-The other kind of end is :class:`rucio_cs3.transfers.ends.CS3End`. Bytes and names are :mod:`rucio_cs3.cs3.webdav`'s,
-tokens :mod:`rucio_cs3.transfers.site_tokens`'.
+The other kind of end is :class:`rucio_cs3.transfers.ends.CS3End`. Bytes and names are
+:mod:`rucio_cs3.cs3.webdav.webdav`'s, tokens :mod:`rucio_cs3.transfers.site_tokens`'.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from contextlib import AbstractContextManager
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.config import Proof, WebDAVSite
-from rucio_cs3.cs3.http_client import HTTPClient
+from rucio_cs3.cs3.http.client import HTTPClient
 from rucio_cs3.cs3.namespace import OPEN_OUTCOME
 from rucio_cs3.cs3.pool import HTTP_POOL
-from rucio_cs3.cs3.probes import TPC_PROBES
 from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.resources import FileInfo
 from rucio_cs3.cs3.streams import Reader, UploadBody
-from rucio_cs3.cs3.webdav import WebDAVClient
+from rucio_cs3.cs3.webdav.probes import TPC_PROBES
+from rucio_cs3.cs3.webdav.webdav import WebDAVClient
 from rucio_cs3.transfers.ends import End
 from rucio_cs3.transfers.modes import Wish
 from rucio_cs3.transfers.site_tokens import SiteTokens

@@ -136,7 +136,7 @@ def embedded_pair(tmp_path: Path) -> Iterator[tuple[Place, Place]]:
 @pytest.fixture
 def no_late_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not wait long for a commit that a lost answer might have hidden; these servers do all at once."""
-    monkeypatch.setattr("rucio_cs3.cs3.arrivals._LATE_COMMIT_S", 0.2)
+    monkeypatch.setattr("rucio_cs3.cs3.uploads.arrivals._LATE_COMMIT_S", 0.2)
     monkeypatch.setattr("rucio_cs3.cs3.namespace._LOOK_AGAIN_S", 0.02)
 
 
@@ -149,7 +149,8 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def quick_tus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Short pieces and pauses for uploads by TUS, and a folder of their own for state files."""
-    from rucio_cs3.cs3 import retry, tus, tus_uploads, upload_state
+    from rucio_cs3.cs3 import retry
+    from rucio_cs3.cs3.uploads import tus, tus_uploads, upload_state
 
     folder = tmp_path / "states"
     monkeypatch.setenv(upload_state.FOLDER_VARIABLE, str(folder))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rucio_cs3.cs3 import Reference, tpc
-from rucio_cs3.cs3.markers import Marker
+from rucio_cs3.cs3 import Reference
+from rucio_cs3.cs3.webdav import tpc
+from rucio_cs3.cs3.webdav.markers import Marker
 from tests.contract.place import Place
 
 #: Of a file that takes more than one block and one marker.

@@ -14,17 +14,8 @@ import grpc
 import pytest
 import trustme
 
-from rucio_cs3.cs3 import (
-    BasicProvider,
-    CS3Storage,
-    Endpoint,
-    Reference,
-    Secret,
-    WebDAVBase,
-    errors,
-    parse_root,
-)
-from rucio_cs3.cs3.ranges import FRUITLESS_MAX
+from rucio_cs3.cs3 import BasicProvider, CS3Storage, Endpoint, Reference, Secret, WebDAVBase, errors, parse_root
+from rucio_cs3.cs3.downloads.ranges import FRUITLESS_MAX
 from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud
 from rucio_cs3.sandbox.ports import free_port
 from rucio_cs3.sandbox.reva import RevaSite

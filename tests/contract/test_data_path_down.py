@@ -143,7 +143,7 @@ def test_c1330_the_part_file_is_taken_away(
 ) -> None:
     """And another download of the same file to the same place takes its name: each gets its own bytes, or none."""
     if kept:
-        monkeypatch.setattr("rucio_cs3.cs3.part_files.KEPT_FROM_BYTES", 1)
+        monkeypatch.setattr("rucio_cs3.cs3.downloads.part_files.KEPT_FROM_BYTES", 1)
     begun, go_on = threading.Event(), threading.Event()
     second: list[Future[Moved]] = []
 

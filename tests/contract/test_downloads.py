@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from rucio_cs3.cs3 import CS3Storage, FileInfo, Reference, errors
-from rucio_cs3.cs3.http_client import Answer
+from rucio_cs3.cs3.http.client import Answer
 from rucio_cs3.cs3.resources import Ticket
 from tests.contract.place import Place, adler32, content
 

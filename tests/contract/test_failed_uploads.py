@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from _pytest.mark import ParameterSet
 
-from rucio_cs3.cs3 import CS3Storage, Reference, arrivals, errors, leftovers, uploads
+from rucio_cs3.cs3 import CS3Storage, Reference, errors
 from rucio_cs3.cs3.checksums import Digests
 from rucio_cs3.cs3.config import Landing
 from rucio_cs3.cs3.streams import UploadBody
+from rucio_cs3.cs3.uploads import arrivals, leftovers, uploads
 from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud
 from tests.contract.conftest import fresh_place
 from tests.contract.place import Place, adler32, content

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from rucio_cs3.cs3 import Reference, errors
-from rucio_cs3.cs3.ranges import FRUITLESS_MAX, Block
+from rucio_cs3.cs3.downloads.ranges import FRUITLESS_MAX, Block
 from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud
 from rucio_cs3.sandbox.reva import RevaSite
 from tests.contract.conftest import fresh_place
@@ -70,11 +70,11 @@ def ranging(ranging_cloud: EmbeddedCloud, tmp_path: Path) -> Iterator[Place]:
 @pytest.fixture
 def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of some MiB are fetched and kept as large ones are."""
-    monkeypatch.setattr("rucio_cs3.cs3.ranges.BLOCK_BYTES", MIB)
-    monkeypatch.setattr("rucio_cs3.cs3.downloads._LOOK_S", 0.0)
-    monkeypatch.setattr("rucio_cs3.cs3.downloads._FAST_BYTES_PER_S", float("inf"))
-    monkeypatch.setattr("rucio_cs3.cs3.part_files.KEPT_FROM_BYTES", MIB)
-    monkeypatch.setattr("rucio_cs3.cs3.part_files.NOTED_EVERY_BYTES", MIB)
+    monkeypatch.setattr("rucio_cs3.cs3.downloads.ranges.BLOCK_BYTES", MIB)
+    monkeypatch.setattr("rucio_cs3.cs3.downloads.downloads._LOOK_S", 0.0)
+    monkeypatch.setattr("rucio_cs3.cs3.downloads.downloads._FAST_BYTES_PER_S", float("inf"))
+    monkeypatch.setattr("rucio_cs3.cs3.downloads.part_files.KEPT_FROM_BYTES", MIB)
+    monkeypatch.setattr("rucio_cs3.cs3.downloads.part_files.NOTED_EVERY_BYTES", MIB)
 
 
 def has_ranges(place: Place) -> bool:
@@ -460,7 +460,7 @@ def test_c1128_what_the_caller_raises_ends_all_streams(ranging: Place) -> None:
 @pytest.mark.usefixtures("small_is_large")
 @pytest.mark.parametrize("fast", [True, False])
 def test_c1129_more_streams_are_for_slow_lines(ranging: Place, monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
-    monkeypatch.setattr("rucio_cs3.cs3.downloads._FAST_BYTES_PER_S", 100e6)
+    monkeypatch.setattr("rucio_cs3.cs3.downloads.downloads._FAST_BYTES_PER_S", 100e6)
     data = content(LARGE)
     stored = ranging.put("file", data)
     threads: set[int] = set()
@@ -469,7 +469,7 @@ def test_c1129_more_streams_are_for_slow_lines(ranging: Place, monkeypatch: pyte
         threads.add(threading.get_ident())
 
     if fast:
-        monkeypatch.setattr("rucio_cs3.cs3.downloads._FAST_BYTES_PER_S", 0.0)
+        monkeypatch.setattr("rucio_cs3.cs3.downloads.downloads._FAST_BYTES_PER_S", 0.0)
     else:
         ranging.fault("data.get", "delay:1")
         ranging.fault("data.get", f"throttle:{4 * MIB}", times=8)
@@ -603,11 +603,9 @@ def test_c1135_a_part_with_wrong_bytes_is_given_up(spaces: Place) -> None:
 _DOWNLOADER = """
 import sys
 from pathlib import Path
-from rucio_cs3.cs3 import part_files, ranges
+from rucio_cs3.cs3.downloads import part_files, ranges
 part_files.KEPT_FROM_BYTES = part_files.NOTED_EVERY_BYTES = ranges.BLOCK_BYTES = 1024 * 1024
-from rucio_cs3.cs3 import (
-    BasicProvider, CS3Storage, Endpoint, Reference, Secret, Timeouts, WebDAVBase, parse_root
-)
+from rucio_cs3.cs3 import BasicProvider, CS3Storage, Endpoint, Reference, Secret, Timeouts, WebDAVBase, parse_root
 gateway, url, root, user, password, path, target = sys.argv[1:]
 endpoint = Endpoint(
     name="child", gateway=gateway, gateway_tls=False, webdav=WebDAVBase.parse(url, parse_root(root)),
@@ -704,8 +702,8 @@ def test_c1139_nothing_is_kept_of_a_small_file_or_where_it_is_not_wanted(
     stored = ranging.put("file", content(LARGE))
     target = ranging.local_file(OLD, "target")
     for limit, resume in ((LARGE + 1, True), (MIB, False)):
-        monkeypatch.setattr("rucio_cs3.cs3.part_files.KEPT_FROM_BYTES", limit)
-        monkeypatch.setattr("rucio_cs3.cs3.part_files.NOTED_EVERY_BYTES", MIB)
+        monkeypatch.setattr("rucio_cs3.cs3.downloads.part_files.KEPT_FROM_BYTES", limit)
+        monkeypatch.setattr("rucio_cs3.cs3.downloads.part_files.NOTED_EVERY_BYTES", MIB)
         ranging.fault("data.get", f"cut-after:{4 * MIB}")
         ranging.fault("data.get", "cut-after:0", times=FRUITLESS_MAX - 1)
         with pytest.raises(errors.TransferInterrupted) as caught:
@@ -738,9 +736,7 @@ _MEASURED = """
 import re
 import sys
 from pathlib import Path
-from rucio_cs3.cs3 import (
-    BasicProvider, CS3Storage, Endpoint, Reference, Secret, Timeouts, WebDAVBase, parse_root
-)
+from rucio_cs3.cs3 import BasicProvider, CS3Storage, Endpoint, Reference, Secret, Timeouts, WebDAVBase, parse_root
 from rucio_cs3.cs3.local_files import SafeFile
 
 SafeFile.reserve = lambda self, size: None  # the disk of a test machine may have no room for all of it

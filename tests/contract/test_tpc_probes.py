@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rucio_cs3.cs3 import Reference, errors
-from rucio_cs3.cs3.probes import TPCProbes
+from rucio_cs3.cs3.webdav.probes import TPCProbes
 from tests.contract.copying import authorization, url
 from tests.contract.place import Place
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from rucio_cs3.cs3 import CS3Storage, Reference, errors, retry, tus, tus_uploads, upload_state
-from rucio_cs3.cs3.http_client import HTTPClient
+from rucio_cs3.cs3 import CS3Storage, Reference, errors, retry
+from rucio_cs3.cs3.http.client import HTTPClient
+from rucio_cs3.cs3.uploads import tus, tus_uploads, upload_state
 from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud
 from rucio_cs3.sandbox.cloud.traffic import Passed
 from rucio_cs3.sandbox.reva import RevaSite
@@ -366,7 +367,7 @@ _CHILD = """
 import json, os
 from pathlib import Path
 from rucio_cs3.cs3 import BasicProvider, CS3Storage, Endpoint, Reference, Secret, WebDAVBase, parse_root
-from rucio_cs3.cs3 import tus_uploads
+from rucio_cs3.cs3.uploads import tus_uploads
 given = json.loads(os.environ["GIVEN"])
 webdav = WebDAVBase.parse(given["webdav"], parse_root(given["root"]))
 endpoint = Endpoint(

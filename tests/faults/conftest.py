@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rucio_cs3.cs3 import probes
+from rucio_cs3.cs3.webdav import probes
 from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud
 from rucio_cs3.transfers.modes import Wish
 from tests.contract.faulty_reva import FaultyReva
@@ -58,7 +58,7 @@ def make_scene(clouds: Clouds, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make
     # What one case finds out about a site is not to help the next.
     monkeypatch.setattr("rucio_cs3.transfers.ends.TPC_PROBES", probes.TPCProbes())
     # No cloud here commits late. The longer waits are for real ones.
-    monkeypatch.setattr("rucio_cs3.cs3.arrivals._LATE_COMMIT_S", 0.2)
+    monkeypatch.setattr("rucio_cs3.cs3.uploads.arrivals._LATE_COMMIT_S", 0.2)
     monkeypatch.setattr("rucio_cs3.cs3.namespace._LOOK_AGAIN_S", 0.02)
     monkeypatch.setattr("rucio_cs3.transfers.proof._LATE_S", (0.05, 0.1))
     with contextlib.ExitStack() as stack:
@@ -69,7 +69,7 @@ def make_scene(clouds: Clouds, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make
             if isinstance(second, EmbeddedCloud):
                 # Its stubs are there before its answers are; a real one's may come later on a loaded machine.
                 monkeypatch.setattr("rucio_cs3.transfers.aftermath._STUB_S", 0.2)
-                monkeypatch.setattr("rucio_cs3.cs3.leftovers._STUB_S", 0.2)
+                monkeypatch.setattr("rucio_cs3.cs3.uploads.leftovers._STUB_S", 0.2)
             scene = Scene.make(first, second, wish, equal_paths=equal_paths)
             stack.callback(scene.close)
             return scene

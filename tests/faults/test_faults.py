@@ -330,7 +330,7 @@ def test_fault(
     mode: Wish,
     attempt: int,
 ) -> None:
-    monkeypatch.setattr("rucio_cs3.cs3.tpc.MARKER_TIMEOUT_S", 0.4 if "stall" in fault.name else 20.0)
+    monkeypatch.setattr("rucio_cs3.cs3.webdav.tpc.MARKER_TIMEOUT_S", 0.4 if "stall" in fault.name else 20.0)
     scene = make_scene(*kinds, mode)
     if fault.seconds:
         scene.patience(**fault.seconds)

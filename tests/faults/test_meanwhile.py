@@ -97,7 +97,7 @@ def test_the_source_is_changed_meanwhile(make_scene: MakeScene, kinds: Kinds, mo
 
 @in_every_way()
 def test_somebody_else_takes_the_name_meanwhile(make_scene: MakeScene, kinds: Kinds, mode: Wish) -> None:
-    # In a push we look: neither Reva v3.12.1 nor XRootD 5.5.3 does (rucio_cs3.cs3.tpc).
+    # In a push we look: neither Reva v3.12.1 nor XRootD 5.5.3 does (rucio_cs3.cs3.webdav.tpc).
     scene = make_scene(*kinds, mode)
     scene.watch.on_begin = lambda: scene.destination.write(b"somebody else's")
     outcome = scene.run(attempt=1 if mode == "pull" else 0)

@@ -106,7 +106,7 @@ def until_done(scene: Scene) -> None:
 def test_a_site_dies_and_comes_back(
     make_scene: MakeScene, own: tuple[OwnReva, OwnReva], monkeypatch: pytest.MonkeyPatch, mode: Wish, side: Side
 ) -> None:
-    monkeypatch.setattr("rucio_cs3.cs3.tpc.MARKER_TIMEOUT_S", 3.0)
+    monkeypatch.setattr("rucio_cs3.cs3.webdav.tpc.MARKER_TIMEOUT_S", 3.0)
     site = own[0] if side == "source" else own[1]
     scene = make_scene(*own, mode)
     scene.patience(call_s=5.0, operation_s=5.0, idle_s=3.0)
@@ -125,7 +125,7 @@ def test_a_site_dies_and_comes_back(
 def test_a_destination_stays_away(
     make_scene: MakeScene, own: tuple[OwnReva, OwnReva], monkeypatch: pytest.MonkeyPatch, mode: Wish
 ) -> None:
-    monkeypatch.setattr("rucio_cs3.cs3.tpc.MARKER_TIMEOUT_S", 3.0)
+    monkeypatch.setattr("rucio_cs3.cs3.webdav.tpc.MARKER_TIMEOUT_S", 3.0)
     scene = make_scene(*own, mode)
     scene.patience(call_s=1.0, operation_s=1.0, idle_s=1.0)
     outcome = in_the_middle(scene, mode, own[1].kill)
@@ -140,7 +140,7 @@ def test_a_destination_stays_away(
 def test_a_destination_stands_still(
     make_scene: MakeScene, own: tuple[OwnReva, OwnReva], monkeypatch: pytest.MonkeyPatch, mode: Wish
 ) -> None:
-    monkeypatch.setattr("rucio_cs3.cs3.tpc.MARKER_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("rucio_cs3.cs3.webdav.tpc.MARKER_TIMEOUT_S", 1.0)
     scene = make_scene(*own, mode)
     scene.patience(call_s=0.5, operation_s=0.5, idle_s=0.5)
     outcome = in_the_middle(scene, mode, lambda: own[1].signal(signal.SIGSTOP))

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rucio_cs3.cs3 import errors, probes
+from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.reference import Reference
+from rucio_cs3.cs3.webdav import probes
 from rucio_cs3.sandbox.cloud import EmbeddedCloud
 from rucio_cs3.sandbox.reva import RevaSite
 from rucio_cs3.transfers.ladder import State

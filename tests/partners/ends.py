@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rucio_cs3.cs3 import BasicProvider, BearerProvider, CS3Storage, Endpoint, Secret, Timeouts, WebDAVBase, parse_root
-from rucio_cs3.cs3.auth import CredentialProvider
 from rucio_cs3.cs3.config import Proof, WebDAVSite
+from rucio_cs3.cs3.login.providers import CredentialProvider
 from rucio_cs3.cs3.reference import MountRoot
 from rucio_cs3.sandbox.cloud import EmbeddedCloud
 from rucio_cs3.sandbox.reva import RevaSite

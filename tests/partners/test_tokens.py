@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from rucio_cs3.cs3 import BasicProvider, BearerProvider, Secret, errors
-from rucio_cs3.cs3.auth import LENT_LIFE_S, CredentialProvider
-from rucio_cs3.cs3.http_client import HTTPClient
+from rucio_cs3.cs3.http.client import HTTPClient
+from rucio_cs3.cs3.login.providers import CredentialProvider
+from rucio_cs3.cs3.login.tokens import LENT_LIFE_S
 from rucio_cs3.sandbox.cloud import EmbeddedCloud
 from rucio_cs3.sandbox.xrootd import XRootDSite
 from rucio_cs3.transfers.ends import CS3End, End

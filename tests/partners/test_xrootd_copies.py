@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from rucio_cs3.cs3 import errors, tpc
-from rucio_cs3.cs3.http_client import HTTPClient
-from rucio_cs3.cs3.markers import Marker
-from rucio_cs3.cs3.probes import TPCProbes
+from rucio_cs3.cs3 import errors
+from rucio_cs3.cs3.http.client import HTTPClient
+from rucio_cs3.cs3.webdav import tpc
+from rucio_cs3.cs3.webdav.markers import Marker
+from rucio_cs3.cs3.webdav.probes import TPCProbes
 from rucio_cs3.sandbox.ports import free_port
 from rucio_cs3.sandbox.xrootd import XRootDSite
 from tests.partners.ends import CONTENT, plain_site

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from rucio_cs3.cs3.answers import Body, Broken, CutShort, Head, Unanswered, read_final_head, read_head
+from rucio_cs3.cs3.http.answers import Body, Broken, CutShort, Head, Unanswered, read_final_head, read_head
 
 
 def reader(data: bytes) -> io.BufferedReader:

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rucio_cs3.cs3 import BasicProvider, BearerProvider, Secret, errors
-from rucio_cs3.cs3.auth import LENT_LIFE_S, Credential, Login, TokenSource, jwt_expiry, new_credential
+from rucio_cs3.cs3.login.providers import Login
+from rucio_cs3.cs3.login.tokens import LENT_LIFE_S, Credential, TokenSource, jwt_expiry, new_credential
 from rucio_cs3.cs3.resources import Ticket
 
 
@@ -147,7 +148,7 @@ def test_expiry_of_a_jwt(payload: str | bytes, expected: float | None) -> None:
 @pytest.mark.parametrize("ahead_s", [-86400, 0, 86400])
 def test_a_new_token_lives_by_the_clock_of_this_machine(ahead_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or one that is ahead of the issuer's would have it log in for each call."""
-    monkeypatch.setattr("rucio_cs3.cs3.auth.time.time", lambda: 1e9 + ahead_s)
+    monkeypatch.setattr("rucio_cs3.cs3.login.tokens.time.time", lambda: 1e9 + ahead_s)
     credential = new_credential(jwt('{"exp": 1000003600, "iat": 1000000000}'))
     assert (credential.issued_at, credential.expires_at) == (1e9 + ahead_s, 1e9 + ahead_s + 3600)
 
@@ -340,7 +341,7 @@ def test_a_secret_file_of_root_may_be_read_by_a_group(tmp_path: Path, monkeypatc
             fields[4] = uid  # st_uid
             return os.stat_result(fields)
 
-        monkeypatch.setattr("rucio_cs3.cs3.auth.os.fstat", fstat)
+        monkeypatch.setattr("rucio_cs3.cs3.login.secret.os.fstat", fstat)
 
     owned_by(0)
     assert Secret(file=path).get() == "word"

@@ -26,7 +26,7 @@ import page
 import plots
 import tables
 from commands import Curl, CurlFolder, GfalCopy, Rclone, RcloneFolder
-from figures import Failure, FarRow, Figures, ImportTime, Notice, Profile, Sample
+from figures import Duel, Failure, FarRow, Figures, ImportTime, Notice, Profile, Sample
 from peer_process import PeerFailed, PeerProcess
 from peers import CommandPeer, FolderPeer, Operation, Peer, Site, Task
 from registry import PEERS, peer_class
@@ -208,6 +208,13 @@ def made_up() -> Figures:
         notices=[Notice("curl", "upload, a flipped bit", "not noticed")],
         profiles=[Profile("put", 1024**2, [("send", 0.75, 0.25), ("digest", 0.25, 0.25)])],
         imports=[ImportTime("m", "rucio.client", [100.0, 151.0, 200.0], {"grpc": 60.0})],
+        duels=[
+            Duel("put", 1024**2, "curl", "storage", [(0.01, 0.02), (0.02, 0.01), (0.02, 0.01), (0.01, 0.005)]),
+            Duel("get", 1024**2, "curl", "storage", [(0.01, 0.02), (0.02, 0.04), (0.03, 0.02), (0.01, 0.03)]),
+            Duel("put", 4096, "bare", "protocol", [(0.001, 0.001), (0.001, 0.002), (0.002, 0.003)]),
+            Duel("get", 4096, "bare", "protocol", [(0.0022, 0.0023), (0.0022, 0.0023)]),
+            Duel("stat", 4096, "bare", "storage", [(0.001, 0.0011), (0.001, 0.0011)]),
+        ],
         failures=[Failure("rclone", "get", 4096, 1, "no answer | within 120 s")],
     )
     seconds: dict[tuple[str, Operation], float] = {
@@ -243,10 +250,14 @@ def test_half_a_case_is_no_figure() -> None:
 
 def test_goals_are_judged() -> None:
     assert [row[1:] for row in tables.goals(made_up()).rows] == [
-        ["2.00", "yes"],
-        ["0.50", "no"],
-        ["40 MiB", "yes"],
-        ["151 ms", "no"],
+        # The fastest of each, and the middle of all pairs.
+        ["2.00", "yes", "0.88 to 2.00", "curl 105 MB/s, ours 210"],
+        ["0.50", "no", "0.38 to 1.25", "curl 105 MB/s, ours 52"],
+        ["40 MiB", "yes", tables.NONE, ""],
+        ["2.0 ms", "yes", "1.0 to 3.0 ms", "the bare calls alone take 1.0 ms"],
+        ["2.3 ms", "no", "2.3 to 2.3 ms", "the bare calls alone take 2.2 ms"],
+        ["1.10", "yes", "1.10 to 1.10", "1.00 ms bare, ours 1.10"],
+        ["151 ms", "no", tables.NONE, ""],
     ]
 
 

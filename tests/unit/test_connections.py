@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from rucio_cs3.cs3 import Endpoint, Timeouts, WebDAVBase, connections, errors
+from rucio_cs3.cs3 import Endpoint, Timeouts, WebDAVBase, errors
 from rucio_cs3.cs3.checksums import Digests
-from rucio_cs3.cs3.http_client import HTTPClient, drain, http_error
+from rucio_cs3.cs3.http import connections
+from rucio_cs3.cs3.http.client import HTTPClient, drain, http_error
 from rucio_cs3.cs3.streams import CHUNK_BYTES, UploadBody
 
 #: More than all socket buffers between two ends take.
@@ -283,7 +284,7 @@ def test_a_large_rest_is_not() -> None:
 @pytest.mark.parametrize("status", [200, 500])
 def test_a_rest_that_does_not_come_is_not_waited_for(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The idle timeout, which may be minutes, is for what matters."""
-    monkeypatch.setattr("rucio_cs3.cs3.http_client._REST_S", 0.1)
+    monkeypatch.setattr("rucio_cs3.cs3.http.client._REST_S", 0.1)
 
     def script(peer: Peer, number: int) -> None:
         peer.head()
@@ -630,7 +631,7 @@ def test_what_trickles_in_is_handed_on_meanwhile(
     framing: str, first: bytes, rest: bytes, size: int, serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever it is passed on to has a clock, too: the rest comes only after the beginning was handed on."""
-    monkeypatch.setattr("rucio_cs3.cs3.http_client._GATHER_S", 0.05)
+    monkeypatch.setattr("rucio_cs3.cs3.http.client._GATHER_S", 0.05)
 
     def script(peer: Peer, number: int) -> None:
         peer.head()

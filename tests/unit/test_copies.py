@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from rucio_cs3.cs3 import errors, tpc
-from rucio_cs3.cs3.markers import Marker
+from rucio_cs3.cs3 import errors
+from rucio_cs3.cs3.webdav import tpc
+from rucio_cs3.cs3.webdav.markers import Marker
 from rucio_cs3.transfers import copies
 from rucio_cs3.transfers.copies import COPIES, Copy
 from rucio_cs3.transfers.modes import Mode

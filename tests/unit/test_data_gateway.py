@@ -18,10 +18,10 @@ import pytest
 import trustme
 
 from rucio_cs3.cs3 import Endpoint, Timeouts, WebDAVBase, errors
-from rucio_cs3.cs3.auth import Credential
 from rucio_cs3.cs3.checksums import Digests
 from rucio_cs3.cs3.data_gateway import DataGateway
-from rucio_cs3.cs3.http_client import HTTPClient, http_error
+from rucio_cs3.cs3.http.client import HTTPClient, http_error
+from rucio_cs3.cs3.login.tokens import Credential
 from rucio_cs3.cs3.remote_file import RemoteFile
 from rucio_cs3.cs3.resources import Ticket
 from rucio_cs3.cs3.streams import UploadBody

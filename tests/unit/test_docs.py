@@ -154,8 +154,8 @@ def test_map_of_modules_is_complete() -> None:
     package = ROOT / "rucio_cs3"
     modules = {
         path.relative_to(package).as_posix()
-        for folder in (".", "agent", "cs3", "listing", "transfers")
-        for path in (package / folder).glob("*.py")
+        for pattern in ("*.py", "agent/*.py", "cs3/**/*.py", "listing/*.py", "transfers/*.py")
+        for path in package.glob(pattern)
         if not path.name.startswith("_")
     }
     told = {row[0] for row in rows(section(DOCS / "architecture.md", "Module map"))}
@@ -172,6 +172,11 @@ wrong, options = [], {}
 for words in json.load(sys.stdin):
     name, *arguments = words
     command = cli.get_command(click.Context(cli), name)
+    while isinstance(command, click.Group) and arguments and not arguments[0].startswith("-"):
+        name, *arguments = arguments
+        command = command.get_command(click.Context(command), name)
+        if command is None:
+            break
     if command is None:
         wrong.append([words, "no such command"])
         continue
@@ -236,7 +241,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_command_lines_are_right(checked: Any) -> None:
-    assert {words[0] for _, words in commands()} == {"agent", "demo", "run", "transfers"}
+    assert {words[0] for _, words in commands()} == {"agent", "app-password", "demo", "run", "transfers"}
     assert checked[0] == []
 
 
@@ -353,7 +358,7 @@ def test_protocol_of_the_ten_lines_is_right() -> None:
 
 @pytest.mark.usefixtures("rucio")
 def test_configuration_examples_are_right() -> None:
-    from rucio_cs3 import policy, rse_credentials
+    from rucio_cs3 import policy, rse_logins
 
     examples = [
         *re.findall(r"```ini\n(.*?)```", section(README, TEN_LINES), re.DOTALL),
@@ -372,7 +377,7 @@ def test_configuration_examples_are_right() -> None:
     assert len(accounts) == 2
     for text in accounts:
         for entry in json.loads(text).values():
-            assert set(entry) <= set(rse_credentials.CREDENTIAL_KEYS)
+            assert set(entry) <= set(rse_logins.KEYS)
 
 
 def test_python_examples_of_the_sandbox() -> None:

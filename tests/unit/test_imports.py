@@ -64,7 +64,7 @@ except ImportError:
 else:
     sys.exit("rucio is not blocked")
 import rucio_cs3.cs3
-for module in pkgutil.iter_modules(rucio_cs3.cs3.__path__, "rucio_cs3.cs3."):
+for module in pkgutil.walk_packages(rucio_cs3.cs3.__path__, "rucio_cs3.cs3."):
     __import__(module.name)
 loaded = [name for name in sys.modules if name.split(".")[0] == "rucio" or name.startswith("rucio_cs3.")]
 print(*sorted(loaded))

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rucio_cs3.cs3 import Reference, errors, multistatus
+from rucio_cs3.cs3 import Reference, errors
 from rucio_cs3.cs3.reference import MountRoot
+from rucio_cs3.cs3.webdav import multistatus
 
 FILE = Reference(MountRoot("/"), "data/a/b/f")
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from rucio_cs3.cs3 import errors, part_files
-from rucio_cs3.cs3.part_files import ResumableFile, sweep
+from rucio_cs3.cs3 import errors
+from rucio_cs3.cs3.downloads import part_files
+from rucio_cs3.cs3.downloads.part_files import ResumableFile, sweep
 
 VERSION = {"file": "/a/b", "size": 6, "etag": '"x"', "mtime_s": 1.5}
 

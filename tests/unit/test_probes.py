@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from rucio_cs3.cs3 import errors, probes
-from rucio_cs3.cs3.probes import DISPROVED_MAX_S, NO_S, YES_S, TPCProbes
+from rucio_cs3.cs3 import errors
+from rucio_cs3.cs3.webdav import probes
+from rucio_cs3.cs3.webdav.probes import DISPROVED_MAX_S, NO_S, YES_S, TPCProbes
 from tests.unit.test_data_gateway import RawServer, Script, says
 from tests.unit.test_tpc import chunked, client, plain
 
@@ -232,7 +233,7 @@ def test_one_thread_asks_for_all(answer: bytes, monkeypatch: pytest.MonkeyPatch)
             waiting.release()
             return super().result(timeout)
 
-    monkeypatch.setattr("rucio_cs3.cs3.probes.Future", Counted)
+    monkeypatch.setattr("rucio_cs3.cs3.webdav.probes.Future", Counted)
 
     def script(connection: Any, rest: bytes) -> None:
         # Only when all others wait for this answer.

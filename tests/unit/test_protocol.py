@@ -25,8 +25,8 @@ from rucio.rse.protocols.protocol import RSEProtocol
 
 from rucio_cs3 import rses
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.auth import Credential
 from rucio_cs3.cs3.kept_checksums import KEEP_FROM_BYTES
+from rucio_cs3.cs3.login.tokens import Credential
 from rucio_cs3.cs3.reference import SCHEMES
 from rucio_cs3.protocol import UNLIMITED_BYTES, UPLOAD_SUFFIX, Default, NoRename, rucio_exception
 from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rucio_cs3.cs3 import errors, ranges
-from rucio_cs3.cs3.ranges import (
+from rucio_cs3.cs3 import errors
+from rucio_cs3.cs3.downloads import ranges
+from rucio_cs3.cs3.downloads.ranges import (
     BEGINNINGS_MAX,
     FRUITLESS_MAX,
     Block,

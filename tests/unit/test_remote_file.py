@@ -16,7 +16,7 @@ import pytest
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.checksums import Digests
-from rucio_cs3.cs3.http_client import Answer
+from rucio_cs3.cs3.http.client import Answer
 from rucio_cs3.cs3.remote_file import RemoteFile
 from rucio_cs3.cs3.streams import CHUNK_BYTES, UploadBody
 from tests.unit.test_data_gateway import HELLO, LARGE, RawServer, Script, gateway_of, says, ticket_of

@@ -9,8 +9,8 @@ import email.utils
 import pytest
 
 from rucio_cs3.cs3 import Endpoint, WebDAVBase, errors
-from rucio_cs3.cs3.http_client import HTTPClient, http_error
-from rucio_cs3.cs3.retry_after import RETRY_AFTER_MAX_S
+from rucio_cs3.cs3.http.client import HTTPClient, http_error
+from rucio_cs3.cs3.http.retry_after import RETRY_AFTER_MAX_S
 from tests.unit.test_data_gateway import RawServer, says
 
 #: Some moment by the server's clock, which is years behind.

@@ -16,8 +16,8 @@ from tests.unit.rucio_client import configure, rse_info  # isort: skip
 
 from rucio_cs3 import rse_credentials, rses
 from rucio_cs3.cs3 import Endpoint, errors
-from rucio_cs3.cs3.auth import BasicProvider, BearerProvider, CredentialProvider
 from rucio_cs3.cs3.config import WebDAVSite
+from rucio_cs3.cs3.login.providers import BasicProvider, BearerProvider, CredentialProvider
 from rucio_cs3.cs3.reference import MountRoot, SpaceRoot
 
 GATEWAY = {"cs3_gateway": "cloud.test:9142"}
@@ -389,7 +389,7 @@ def test_kinds_of_credentials(etc: Path, tmp_path: Path) -> None:
         ({"password": SECRET}, "username is missing"),
         ({"username": "", "password": SECRET}, "username is missing"),
         ({"username": "u", "password": SECRET, "password_file": "/x"}, "give either password or password_file"),
-        ({"token": SECRET, "token_file": "/x"}, "give either token or token_file"),
+        ({"token": SECRET, "token_file": "/x"}, "give exactly one of token, token_file"),
         ({"user": "u", "pass": SECRET}, "username is missing"),
     ],
 )

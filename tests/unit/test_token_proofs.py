@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rucio_cs3.cs3 import errors, token_proofs
-from rucio_cs3.cs3.auth import Credential
-from rucio_cs3.cs3.token_proofs import Refusals, TokenProofs
+from rucio_cs3.cs3 import errors
+from rucio_cs3.cs3.login import token_proofs
+from rucio_cs3.cs3.login.token_proofs import Refusals, TokenProofs
+from rucio_cs3.cs3.login.tokens import Credential
 
 TOKEN, OTHER = Credential("one"), Credential("two")
 

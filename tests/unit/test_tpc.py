@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import trustme
 
-from rucio_cs3.cs3 import Endpoint, Timeouts, WebDAVBase, errors, tpc
-from rucio_cs3.cs3.http_client import HTTPClient
-from rucio_cs3.cs3.markers import Marker
+from rucio_cs3.cs3 import Endpoint, Timeouts, WebDAVBase, errors
+from rucio_cs3.cs3.http.client import HTTPClient
+from rucio_cs3.cs3.webdav import tpc
+from rucio_cs3.cs3.webdav.markers import Marker
 from tests.unit.test_data_gateway import RawServer, says
 
 OWN, OTHER = "own-token-4711", "other-token-0815"
@@ -328,7 +329,7 @@ def test_markers_without_progress(mode: str, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_progress_keeps_a_slow_copy_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr("rucio_cs3.cs3.tpc.time", types.SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("rucio_cs3.cs3.webdav.tpc.time", types.SimpleNamespace(monotonic=lambda: now))
     heard = []
 
     def on_marker(marker: Marker) -> None:

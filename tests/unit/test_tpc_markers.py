@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.markers import Marker, MarkerParser, Outcome
+from rucio_cs3.cs3.webdav.markers import Marker, MarkerParser, Outcome
 
 # Reva v3.12.1, internal/http/services/owncloud/ocdav/tpc.go: "Strip Index", bytes before it, a blank line after.
 REVA = (

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rucio_cs3.cs3 import tus
-from rucio_cs3.cs3.piece_sizes import MIB, PieceSizes
-from rucio_cs3.cs3.tus import Ask, Done, GiveUp, Look, Pause, Renew, Restart, Send
+from rucio_cs3.cs3.uploads import tus
+from rucio_cs3.cs3.uploads.piece_sizes import MIB, PieceSizes
+from rucio_cs3.cs3.uploads.tus import Ask, Done, GiveUp, Look, Pause, Renew, Restart, Send
 
 SIZE = 10 * MIB
 

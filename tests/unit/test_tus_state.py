@@ -17,20 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from rucio_cs3.cs3 import (
-    BasicProvider,
-    Endpoint,
-    Reference,
-    Secret,
-    WebDAVBase,
-    errors,
-    parse_root,
-    sealing,
-    upload_state,
-)
-from rucio_cs3.cs3.auth import Login
+from rucio_cs3.cs3 import BasicProvider, Endpoint, Reference, Secret, WebDAVBase, errors, parse_root
+from rucio_cs3.cs3.login.providers import Login
 from rucio_cs3.cs3.resources import Ticket
-from rucio_cs3.cs3.upload_state import Claim, LocalSource, Unfinished, UploadStates
+from rucio_cs3.cs3.uploads import sealing, upload_state
+from rucio_cs3.cs3.uploads.upload_state import Claim, LocalSource, Unfinished, UploadStates
 
 PASSWORD = "relativity"
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJ0YXJnZXQiOiJodHRwOi8vIn0.c2lnbmF0dXJl"
@@ -199,7 +190,7 @@ def test_two_processes_do_not_go_on_at_once(source: LocalSource) -> None:
     leave(source)
     script = (
         "import sys, os\n"
-        "from rucio_cs3.cs3 import upload_state\n"
+        "from rucio_cs3.cs3.uploads import upload_state\n"
         "path = sys.argv[1]\n"
         "print('refused' if upload_state._lock(__import__('pathlib').Path(path)) is None else 'locked')\n"
     )

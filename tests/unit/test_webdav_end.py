@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 
-from rucio_cs3.cs3 import BasicProvider, BearerProvider, Secret, Timeouts, WebDAVBase, errors, webdav
-from rucio_cs3.cs3.auth import CredentialProvider
+from rucio_cs3.cs3 import BasicProvider, BearerProvider, Secret, Timeouts, WebDAVBase, errors
 from rucio_cs3.cs3.checksums import Digests
 from rucio_cs3.cs3.config import WebDAVSite
-from rucio_cs3.cs3.http_client import HTTPClient
+from rucio_cs3.cs3.http.client import HTTPClient
+from rucio_cs3.cs3.login.providers import CredentialProvider
 from rucio_cs3.cs3.reference import MountRoot
 from rucio_cs3.cs3.streams import Reader, UploadBody
+from rucio_cs3.cs3.webdav import webdav
 from rucio_cs3.transfers.ends import NothingToLend
 from rucio_cs3.transfers.ladder import ClaimLost, Job, State, transfer_one
 from rucio_cs3.transfers.site_tokens import SiteTokens, _is_good_for

@@ -12,7 +12,7 @@ import pytest
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.config import Proof, Site
-from rucio_cs3.cs3.http_client import HTTPClient
+from rucio_cs3.cs3.http.client import HTTPClient
 from rucio_cs3.cs3.reference import MountRoot, Reference
 from rucio_cs3.cs3.resources import FileInfo
 from rucio_cs3.cs3.streams import Reader, UploadBody

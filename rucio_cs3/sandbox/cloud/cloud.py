@@ -14,6 +14,7 @@ a cloud answers like is its :class:`Behaviour`; a rule that holds for one of the
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import tempfile
 import uuid
@@ -123,6 +124,10 @@ class EmbeddedCloud(Startable):
         self._trusted = tuple(trusted)
         # OpenCloud: storage_id is the mount's uuid.
         self.storage_id = V3_STORAGE_ID if behaviour is Behaviour.V3 else str(uuid.uuid4())
+        #: With it, a login of type ``machine`` is one as any user.
+        self.machine_key = secrets.token_hex(32)
+        #: SPACES: id -> secret of logins of type ``serviceaccounts``.
+        self.service_accounts = {str(uuid.uuid4()): secrets.token_hex(16)}
         self._temporary = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix=f"rucio-cs3-{name}-"))
         self._state: CloudState | None = None
@@ -291,6 +296,8 @@ class EmbeddedCloud(Startable):
             quota_bytes=self._quota_bytes,
             processing_delay_s=self._processing_delay_s,
             marker_interval_s=self._marker_interval_s,
+            machine_key=self.machine_key,
+            service_accounts=self.service_accounts,
             peers=self._tls.peers if self._tls is not None else tls_module.peer_context(self._trusted),
             log_path=self.log,
         )

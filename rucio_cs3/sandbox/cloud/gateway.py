@@ -13,6 +13,7 @@ from cs3.identity.user.v1beta1 import resources_pb2 as user_pb2
 from cs3.storage.provider.v1beta1 import provider_api_pb2, resources_pb2
 from cs3.types.v1beta1 import types_pb2
 
+from rucio_cs3.sandbox.cloud.logins import Logins
 from rucio_cs3.sandbox.cloud.rpc import OK, Call, Login, Method, Refusal, status
 from rucio_cs3.sandbox.cloud.state import CloudState
 from rucio_cs3.sandbox.cloud.tokens import InvalidToken
@@ -38,9 +39,10 @@ class Gateway:
 
     def __init__(self, state: CloudState) -> None:
         self.state = state
+        self._logins = Logins(state, self.refuse_password)
 
     def methods(self) -> dict[str, Method]:
-        return {"Authenticate": self.authenticate, "WhoAmI": self.who_am_i}
+        return {"Authenticate": self.authenticate, "WhoAmI": self.who_am_i, **self._logins.methods()}
 
     def check_login(self, call: Call) -> None:
         """Refuse a call that has no valid token, if its method needs one."""
@@ -51,30 +53,12 @@ class Gateway:
         raise NotImplementedError
 
     def authenticate(self, request: Any, _call: Call) -> Any:
-        if request.type == "basic":
-            user = self.state.password_matches(request.client_id, request.client_secret)
-            if user is None:
-                raise self.refuse_password(request.client_id)
-        elif request.type == "bearer" and self.state.mint.accepts_bearer:
-            user = self._bearer_user(request.client_secret)
-        else:
-            # Reva v3.12.1, OpenCloud: an unknown type, and the empty one.
-            raise Refusal("INTERNAL", "error getting auth provider client")
+        user, useful = self._logins.user(request.type, request.client_id, request.client_secret)
         return gateway_api_pb2.AuthenticateResponse(
             status=status(OK),
-            token=self.state.mint.issue_access(self.state.user_claim(user)),
+            token=self.state.mint.issue_access(self.state.user_claim(user), useful=useful),
             user=self.user_message(user),
         )
-
-    def _bearer_user(self, token: str) -> User:
-        try:
-            user = self.state.users.get(self.state.mint.bearer_username(token))
-        except InvalidToken:
-            user = None
-        if user is None:
-            # Reva v3.12.1 (code): authprovider.go gives UNAUTHENTICATED for what pkg/auth/manager/oidc refuses.
-            raise Refusal("UNAUTHENTICATED", "error authenticating user")
-        return user
 
     def who_am_i(self, request: Any, call: Call) -> Any:
         # Reva v3.12.1: the token of the request counts, and the call needs a valid one in its metadata besides.

@@ -60,6 +60,8 @@ class CloudState:
     :param quota_bytes: size of a space (SPACES) or of the disk (V3); None for no limit of ours.
     :param processing_delay_s: how long post-processing holds a new file, in seconds.
     :param marker_interval_s: seconds between the performance markers of HTTP-TPC.
+    :param machine_key: secret of logins of type ``machine``.
+    :param service_accounts: SPACES: id -> secret.
     :param peers: TLS context for requests to other sites.
     """
 
@@ -76,6 +78,8 @@ class CloudState:
     quota_bytes: int | None
     processing_delay_s: float
     marker_interval_s: float
+    machine_key: str
+    service_accounts: Mapping[str, str]
     peers: ssl.SSLContext | None = None
     http_url: str = ""
     log_path: Path | None = None

@@ -43,10 +43,13 @@ class TokenMint:
         # Tokens carry the generation they were issued in; expiring all of them is one step to the next one.
         self._generation = 0
 
-    def issue_access(self, user: Mapping[str, Any]) -> str:
-        """Access token for ``user``, the ``user`` claim of a Reva token (with ``username`` and ``id``)."""
+    def issue_access(self, user: Mapping[str, Any], *, useful: bool = True) -> str:
+        """Access token for ``user``, the ``user`` claim of a Reva token (with ``username`` and ``id``).
+
+        :param useful: whether it has a scope in which it may do anything.
+        """
         # Reva v3.12.1: claims iss, aud, exp, iat, user and scope, about 580 characters in all.
-        claims = {"iss": self._issuer, "user": dict(user), "scope": {"user": {"role": 1}}}
+        claims = {"iss": self._issuer, "user": dict(user), "scope": {"user": {"role": 1}} if useful else {}}
         return self._issue(claims, self._access_secret, self._access_lifetime_s)
 
     def username(self, token: str) -> str:
@@ -54,7 +57,10 @@ class TokenMint:
 
         :raises InvalidToken: it is not one of ours, or expired.
         """
-        return str(self._verify(token, self._access_secret)["user"]["username"])
+        claims = self._verify(token, self._access_secret)
+        if not claims["scope"]:
+            raise InvalidToken("the token has no scope")
+        return str(claims["user"]["username"])
 
     def issue_transfer(self, target: str) -> str:
         """Transfer token for the internal ``target``."""

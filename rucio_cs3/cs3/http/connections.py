@@ -1,0 +1,450 @@
+"""Connections to HTTP servers: opened, kept for the next request, and one exchange on each; knows no CS3 and no tokens.
+
+A body is sent while an eye is kept on the answer: a server that refuses it (413, 507) says so before it has all, and
+is believed at once. Nothing here retries but :meth:`Connections.exchange`, and that only a look on a connection that
+was closed meanwhile.
+
+Below are :mod:`rucio_cs3.cs3.http.wire` (one socket, and all waiting) and :mod:`rucio_cs3.cs3.http.answers` (what comes
+back).
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import errno
+import os
+import select
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+from rucio_cs3.cs3.http.answers import (
+    INTERIM_MAX,
+    Body,
+    Broken,
+    Head,
+    Unanswered,
+    is_interim,
+    read_final_head,
+    read_head,
+)
+from rucio_cs3.cs3.http.wire import FellSilent, Incoming, Wire, tune
+
+#: Kept per host, port and scheme; more at once are opened and then closed.
+_KEPT_MAX = 16
+
+#: How long an unused connection is kept, in seconds. Servers and the firewalls between close theirs after one minute
+#: and more (nginx: 75 s), and one that is closed on the way to it costs a request.
+_KEPT_S = 30.0
+
+#: A body up to this size goes with the head in one piece, in bytes.
+_WITH_HEAD_BYTES = 16 * 1024
+
+#: How long to wait for "100 Continue" before the body is sent anyway, in seconds: curl's value. RFC 9110, 10.1.1 wants
+#: no client to wait for ever, because old servers say nothing.
+_CONTINUE_S = 1.0
+
+#: How long after a connection broke while a body was being sent the answer is looked for, in seconds: it is here
+#: already, or nowhere.
+_LAST_WORDS_S = 1.0
+
+#: Repeating them asks for nothing new (RFC 9110, 9.2.1; RFC 4918, 9.1).
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "PROPFIND"})
+
+#: "100 Continue".
+_CONTINUE = 100
+
+
+class Pieces(Protocol):
+    """A body that is not in memory: so many bytes, in pieces that are each valid until the next is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[memoryview]: ...
+
+
+class NotReached(Exception):
+    """No connection came about.
+
+    :param reason: why, by the system.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class NotAccepted(Exception):
+    """No connection came about in the time that there was for it."""
+
+
+class NoDescriptors(NotReached):
+    """This process, or this machine, may open no more files; the server has nothing to do with it."""
+
+
+class PiecesFailed(Exception):
+    """What makes the pieces of a body raised an OSError, which is not the network's.
+
+    :param error: it.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__("a piece of a body could not be had")
+        self.error = error
+
+
+class Untrusted(NotReached):
+    """TLS could not be agreed on."""
+
+
+class Origin(NamedTuple):
+    """Where a connection leads to."""
+
+    secure: bool
+    host: str
+    port: int
+
+
+class Request(NamedTuple):
+    """What is sent.
+
+    :param head: all of it, with the empty line.
+    :param asks_first: whether the head has ``Expect: 100-continue``.
+    :param silence_s: longest wait for the answer and within it, in seconds.
+    :param standstill_s: longest wait for the server to take more of the body, in seconds.
+    """
+
+    method: str
+    head: bytes
+    body: bytes | Pieces
+    asks_first: bool
+    silence_s: float
+    standstill_s: float
+
+
+class Connections:
+    """The connections of one client, kept for its next requests; safe for many threads and across forks.
+
+    There is no lock, which a fork could leave closed behind: ends of a deque are taken and given in one step.
+
+    :param tls: makes the settings for secure ones, once.
+    :param connect_s: for a TCP connection and for TLS on it, each, in seconds.
+    """
+
+    def __init__(self, tls: Callable[[], ssl.SSLContext], connect_s: float) -> None:
+        self._make_tls = tls
+        self._tls: ssl.SSLContext | None = None
+        self._connect_s = connect_s
+        self._kept: dict[Origin, collections.deque[Connection]] = {}
+        self._pid = os.getpid()
+        self._look_at = 0.0
+        self._closed = False
+
+    def close(self) -> None:
+        """Close all that are kept, now and from now on."""
+        self._closed = True
+        for kept in list(self._kept.values()):
+            while kept:
+                _close_oldest(kept)
+
+    def exchange(self, origin: Origin, request: Request) -> Exchange:
+        """Send a request and read the head of its answer.
+
+        On a kept connection that dies before an answer, a request that only reads is repeated, once and on a new one:
+        the server has closed it for its age, and both were on their way at the same moment. One that writes is not,
+        because nobody can tell that from a server that died of it.
+
+        :raises NotReached: (or Untrusted, NotAccepted) where no connection comes about.
+        :raises FellSilent: when no answer comes. So StoppedReading, for the body.
+        :raises Broken: when the connection breaks, or the answer is none.
+        :raises PiecesFailed: for an OSError of the body.
+        """
+        connection = self._take(origin)
+        if connection is not None:
+            try:
+                return self._on(connection, origin, request)
+            except (Unanswered, OSError):
+                if request.method not in _SAFE or not isinstance(request.body, bytes):
+                    raise
+        return self._on(self._open(origin), origin, request)
+
+    def _on(self, connection: Connection, origin: Origin, request: Request) -> Exchange:
+        try:
+            head, whole = connection.ask(request)
+            body = Body(connection.reader, head, request.method)
+        except BaseException:
+            connection.close()
+            raise
+        return Exchange(
+            head,
+            body,
+            connection.hurry,
+            connection.wait_for,
+            connection.held,
+            lambda: self._done(connection, origin, body, whole=whole),
+        )
+
+    def _done(self, connection: Connection, origin: Origin, body: Body, *, whole: bool) -> None:
+        if not (whole and body.complete and body.keeps_connection and not self._closed and connection.is_ours()):
+            connection.close()
+            return
+        connection.kept_since = time.monotonic()
+        kept = self._kept.setdefault(origin, collections.deque())
+        kept.append(connection)
+        if len(kept) > _KEPT_MAX:
+            _close_oldest(kept)
+        if connection.kept_since >= self._look_at:
+            self._close_aged(connection.kept_since - _KEPT_S)
+
+    def _close_aged(self, since: float) -> None:
+        """Close what was not used since a time; the youngest are taken first, so the others would stay for ever."""
+        self._look_at = since + 2 * _KEPT_S
+        for origin, kept in list(self._kept.items()):
+            with contextlib.suppress(IndexError):  # another thread took the last
+                while kept[0].kept_since < since:
+                    kept.popleft().close()
+            if not kept:
+                # What another thread puts into it at this moment is closed when nobody knows it any more.
+                self._kept.pop(origin, None)
+
+    def _take(self, origin: Origin) -> Connection | None:
+        """The youngest kept connection that can be used; those that cannot are closed."""
+        if self._pid != os.getpid():
+            # The parent of a fork uses them; closing our copies says nothing to the server.
+            self._kept, self._pid = {}, os.getpid()
+        kept = self._kept.get(origin)
+        while kept:
+            try:
+                connection = kept.pop()
+            except IndexError:
+                return None
+            if time.monotonic() - connection.kept_since <= _KEPT_S and not connection.has_spoken():
+                return connection
+            connection.close()
+        return None
+
+    def _open(self, origin: Origin) -> Connection:
+        try:
+            sock = socket.create_connection((origin.host, origin.port), timeout=self._connect_s)
+        except TimeoutError:
+            raise NotAccepted from None
+        except (OSError, UnicodeError) as exc:
+            # A host name that IDNA does not know is a UnicodeError.
+            number, words = (exc.errno, exc.strerror) if isinstance(exc, OSError) else (None, None)
+            kind = NoDescriptors if number in (errno.EMFILE, errno.ENFILE) else NotReached
+            raise kind(words or str(exc)) from None
+        try:
+            tune(sock)
+            if origin.secure:
+                sock = self._secured(sock, origin.host)
+            sock.setblocking(False)
+        except BaseException:
+            sock.close()
+            raise
+        return Connection(sock)
+
+    def _secured(self, sock: socket.socket, host: str) -> ssl.SSLSocket:
+        if self._tls is None:
+            # Two threads may both make one; each is as good.
+            self._tls = self._make_tls()
+        try:
+            return self._tls.wrap_socket(sock, server_hostname=host)
+        except TimeoutError:
+            raise NotAccepted from None
+        except ssl.SSLEOFError:
+            raise Unanswered from None
+        except ssl.SSLError as exc:
+            reason = getattr(exc, "verify_message", "") or exc.reason or type(exc).__name__
+            raise Untrusted(str(reason)) from None
+        except ValueError as exc:  # a host name that can be in no certificate
+            raise Untrusted(str(exc)) from None
+
+
+def _close_oldest(kept: collections.deque[Connection]) -> None:
+    with contextlib.suppress(IndexError):  # another thread took the last
+        kept.popleft().close()
+
+
+class Exchange(NamedTuple):
+    """One answer on its connection.
+
+    :param hurry: gets the longest silence from now on, in seconds, where shorter than the request's.
+    :param wait_for: sets the longest silence, in seconds, and gives what it was.
+    :param held: bytes that have come and were not read yet, or some of them.
+    :param done: gives the connection back, or ends it where not all was read; to be called once.
+    """
+
+    head: Head
+    body: Body
+    hurry: Callable[[float], None]
+    wait_for: Callable[[float], float]
+    held: Callable[[], bytes]
+    done: Callable[[], None]
+
+
+class Connection:
+    """One connection, for one exchange after the other.
+
+    :param sock: connected, and not blocking.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._wire = Wire(sock)
+        #: Where answers are read from.
+        self.reader = Incoming(self._wire)
+        #: When it was last used, by the monotonic clock, in seconds.
+        self.kept_since = 0.0
+        self._pid = os.getpid()
+        #: "1xx" answers since the server took something last.
+        self._interim = 0
+
+    def close(self) -> None:
+        """Idempotent."""
+        self.reader.close()
+
+    def hurry(self, silence_s: float) -> None:
+        """Wait no longer than this for what is still to come of an answer, in seconds."""
+        self._wire.silence_s = min(self._wire.silence_s, silence_s)
+
+    def wait_for(self, silence_s: float) -> float:
+        """Wait no longer than this from now on, in seconds; gives how long it was until now."""
+        before, self._wire.silence_s = self._wire.silence_s, silence_s
+        return before
+
+    def held(self) -> bytes:
+        """What has come and was not read yet, or some of it; does not wait, and takes nothing."""
+        silence_s = self._wire.silence_s
+        self.has_spoken()
+        self._wire.silence_s = silence_s
+        return self.reader.held()
+
+    def is_ours(self) -> bool:
+        """Whether this process opened it, and not the parent that it was forked from."""
+        return self._pid == os.getpid()
+
+    def has_spoken(self) -> bool:
+        """Whether bytes of the server are here, or the end is."""
+        if self.reader.held():
+            return True
+        if not self._wire.is_readable():
+            return False
+        self._wire.silence_s = 0.0
+        try:
+            self.reader.peek(1)
+        except FellSilent:
+            return False  # something of TLS, for itself
+        except OSError:
+            pass  # an end, too
+        return True
+
+    def ask(self, request: Request) -> tuple[Head, bool]:
+        """Send a request and read the head of its answer.
+
+        :returns: the head, and whether all of the request was sent: if not, the server may still wait for the rest.
+        """
+        wire = self._wire
+        wire.standstill_s = request.standstill_s
+        self._interim = 0
+        try:
+            early = self._send(request)
+        except OSError:
+            # A server that has said all that it has to say closes the connection: its words are here before its end.
+            wire.silence_s = min(request.silence_s, _LAST_WORDS_S)
+            early = self._last_words()
+            if early is None:
+                raise
+        wire.silence_s = request.silence_s
+        if early is not None:
+            return early, False
+        return read_final_head(self.reader), True
+
+    def _send(self, request: Request) -> Head | None:
+        """Send head and body; the answer's head where it came before their end."""
+        pieces = _pieces(request.body)
+        together = not request.asks_first and len(request.body) <= _WITH_HEAD_BYTES
+        first = b"".join((request.head, next(pieces, b""))) if together else request.head
+        early = self._send_piece(memoryview(first), request)
+        if early is None and request.asks_first:
+            early = self._agreement(request)
+        while early is None:
+            piece = next(pieces, None)
+            if piece is None:
+                return None
+            early = self._early_head(request) or self._send_piece(piece, request)
+        return early
+
+    def _send_piece(self, piece: memoryview, request: Request) -> Head | None:
+        while piece:
+            count = self._wire.send(piece)
+            if count:
+                self._interim = 0
+            elif (early := self._early_head(request)) is not None:
+                return early
+            piece = piece[count:]
+        return None
+
+    def _agreement(self, request: Request) -> Head | None:
+        """Wait for "100 Continue", for a while; the answer's head where that comes instead."""
+        agreed_by = time.monotonic() + _CONTINUE_S
+        while self.has_spoken() or self._wire.wait(select.POLLIN, max(agreed_by - time.monotonic(), 0.0)):
+            if self.has_spoken():
+                head = self._next_head(request)
+                if head.status == _CONTINUE:
+                    break
+                if not is_interim(head):
+                    return head
+        return None
+
+    def _early_head(self, request: Request) -> Head | None:
+        """The head of an answer that came before the end of the request."""
+        while self.has_spoken():
+            head = self._next_head(request)
+            if not is_interim(head):
+                return head
+        return None
+
+    def _next_head(self, request: Request) -> Head:
+        """The head of an answer that comes before the end of the request, interim ones too.
+
+        :raises Broken: where they have no end; one now and then, from a server that reads on, is none too many.
+        """
+        self._wire.silence_s = request.silence_s
+        head = read_head(self.reader)
+        self._interim += is_interim(head)
+        if self._interim >= INTERIM_MAX:
+            raise Broken("it has no end of interim answers")
+        return head
+
+    def _last_words(self) -> Head | None:
+        try:
+            return read_final_head(self.reader)
+        except (OSError, Broken, FellSilent):
+            return None
+
+
+def _pieces(body: bytes | Pieces) -> Iterator[memoryview]:
+    """
+    :raises PiecesFailed: for an OSError of whoever makes them, say of a progress callback.
+    :raises ValueError: for a body that is not as long as it says: what follows would be taken for it.
+    """
+    left = len(body)
+    if not left:
+        return
+    pieces = iter((memoryview(body),) if isinstance(body, bytes) else body)
+    while (piece := _next_of(pieces)) is not None:
+        left -= len(piece)
+        if left < 0:
+            break
+        yield piece
+    if left:
+        raise ValueError(f"a body is {abs(left)} bytes {'shorter' if left > 0 else 'longer'} than it says")
+
+
+def _next_of(pieces: Iterator[memoryview]) -> memoryview | None:
+    try:
+        return next(pieces, None)
+    except OSError as exc:
+        raise PiecesFailed(exc) from exc

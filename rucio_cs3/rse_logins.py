@@ -1,0 +1,156 @@
+"""An entry with credentials as the way to log in that it means; which keys go with which type is a table here.
+
+Where entries are looked for: :mod:`rucio_cs3.rse_credentials`. The ways: :mod:`rucio_cs3.cs3.login.providers`.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from rucio_cs3.cs3 import errors
+from rucio_cs3.cs3.login.bearer_tokens import CommandToken, DiscoveredToken
+from rucio_cs3.cs3.login.oauth import Grant, IssuedToken, IssuerSite
+from rucio_cs3.cs3.login.providers import (
+    AppPasswordProvider,
+    BasicProvider,
+    BearerProvider,
+    CredentialProvider,
+    MachineProvider,
+    PublicLinkProvider,
+    ServiceAccountProvider,
+    TokenGiver,
+)
+from rucio_cs3.cs3.login.secret import Secret
+
+#: Secrets; each may be given as a file instead, by the same key with ``_file`` behind it.
+_SECRETS = ("password", "token", "api_key", "secret", "link", "link_password", "client_secret", "subject_token")
+
+#: What an entry may hold.
+KEYS = (
+    "type",
+    "username",
+    "account_id",
+    "token_command",
+    "token_discovery",
+    "issuer",
+    "grant",
+    "client_id",
+    "refresh_token_file",
+    "audience",
+    "scope",
+    "ca_bundle",
+    *(key for secret in _SECRETS for key in (secret, f"{secret}_file")),
+)
+
+#: Any of these makes an entry without a type one of type ``bearer``.
+_BEARER_KEYS = ("token", "token_file", "token_command", "token_discovery", "issuer")
+
+
+class Entry:
+    """The values of one entry; other protocols' keys may stand beside ours, and are not looked at."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = {key: _text(values[key]) for key in KEYS if values.get(key)}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
+    def get(self, key: str, default: str = "") -> str:
+        return self._values.get(key, default)
+
+    def needed(self, key: str) -> str:
+        """
+        :raises ConfigurationError: when it is not there.
+        """
+        if key not in self._values:
+            raise errors.ConfigurationError(f"{key} is missing")
+        return self._values[key]
+
+    def secret(self, key: str) -> Secret:
+        """
+        :raises ConfigurationError: when neither it nor its file is there, or both are.
+        """
+        secret = self.optional_secret(key)
+        if secret is None:
+            raise errors.ConfigurationError(f"give either {key} or {key}_file")
+        return secret
+
+    def optional_secret(self, key: str) -> Secret | None:
+        value, file = self._values.get(key), self.path(f"{key}_file")
+        if value is not None and file is not None:
+            raise errors.ConfigurationError(f"give either {key} or {key}_file")
+        return None if value is None and file is None else Secret(value=value, file=file)
+
+    def path(self, key: str) -> Path | None:
+        return Path(self._values[key]).expanduser() if key in self._values else None
+
+
+def provider(values: Mapping[str, Any]) -> CredentialProvider:
+    """The way to log in that an entry means.
+
+    :raises ConfigurationError: when it is incomplete or contradicts itself; never with a secret in its text.
+    """
+    entry = Entry(values)
+    kind = entry.get("type") or ("bearer" if any(key in entry for key in _BEARER_KEYS) else "basic")
+    if kind not in _WAYS:
+        raise errors.ConfigurationError(f"type must be one of {', '.join(sorted(_WAYS))}, not {kind!r}")
+    return _WAYS[kind](entry)
+
+
+def _bearer(entry: Entry) -> BearerProvider:
+    ways: Mapping[str, Callable[[], TokenGiver]] = {
+        "token": lambda: entry.secret("token"),
+        "token_file": lambda: entry.secret("token"),
+        "token_command": lambda: _command(entry.get("token_command")),
+        "token_discovery": DiscoveredToken,
+        "issuer": lambda: _issued(entry),
+    }
+    given = [key for key in _BEARER_KEYS if key in entry]
+    if len(given) != 1:
+        raise errors.ConfigurationError(f"give exactly one of {', '.join(_BEARER_KEYS)}")
+    return BearerProvider(ways[given[0]]())
+
+
+def _command(text: str) -> CommandToken:
+    try:
+        words = json.loads(text) if text.startswith("[") else shlex.split(text)
+    except ValueError:
+        words = []
+    if not words or not all(isinstance(word, str) for word in words):
+        raise errors.ConfigurationError("token_command is no command")
+    return CommandToken(tuple(words))
+
+
+def _issued(entry: Entry) -> IssuedToken:
+    grant = entry.get("grant", "client_credentials")
+    if grant not in get_args(Grant):
+        raise errors.ConfigurationError(f"grant must be one of {', '.join(get_args(Grant))}, not {grant!r}")
+    return IssuedToken(
+        issuer=IssuerSite(name="issuer", url=entry.needed("issuer"), ca_bundle=entry.path("ca_bundle")),
+        grant=cast(Grant, grant),
+        client_id=entry.needed("client_id"),
+        client_secret=entry.optional_secret("client_secret"),
+        refresh_token=entry.path("refresh_token_file"),
+        subject=entry.optional_secret("subject_token"),
+        audience=entry.get("audience"),
+        scope=entry.get("scope"),
+    )
+
+
+def _text(value: Any) -> str:
+    # JSON has lists (a command), and numbers and booleans, too.
+    return json.dumps(value) if isinstance(value, list | bool) else str(value)
+
+
+_WAYS: Mapping[str, Callable[[Entry], CredentialProvider]] = {
+    "basic": lambda entry: BasicProvider(entry.needed("username"), entry.secret("password")),
+    "appauth": lambda entry: AppPasswordProvider(entry.needed("username"), entry.secret("password")),
+    "machine": lambda entry: MachineProvider(entry.needed("username"), entry.secret("api_key")),
+    "serviceaccounts": lambda entry: ServiceAccountProvider(entry.needed("account_id"), entry.secret("secret")),
+    "publicshares": lambda entry: PublicLinkProvider(entry.secret("link"), entry.optional_secret("link_password")),
+    "bearer": _bearer,
+}
