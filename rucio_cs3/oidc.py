@@ -2,13 +2,12 @@
 
 Only where the RSE's attribute ``oidc_support`` says so, only in servers and daemons (a client has no client secret of
 Rucio's), and only for protocols of scheme ``davs``: that is how Rucio's FTS submitter has it (Rucio 41.5.1
-transfertool/fts3.py:89 and 1023). The tokens of Rucio's users are never used.
+transfertool/fts3.py:89 and 1023). The tokens of Rucio's users are another matter: :mod:`rucio_cs3.rse_credentials`.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from rucio.rse import rsemanager
 from rucio_cs3 import rses
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.login.providers import Login
-from rucio_cs3.cs3.login.tokens import Credential, TokenSource, jwt_expiry
+from rucio_cs3.cs3.login.tokens import Credential, TokenSource, credential_of_unknown_age
 
 #: Rucio's name of the attribute (Rucio 41.5.1 common/constants.py:142).
 ATTRIBUTE = "oidc_support"
@@ -45,7 +44,7 @@ class RucioTokenProvider:
 
     def login(self) -> Login:
         """
-        :raises Unauthenticated: when the identity provider gives no token; Rucio's log has its answer.
+        :raises Unavailable: when Rucio gets no token; its log says why, as at level DEBUG.
         """
         # Rucio keeps tokens in memcached (41.5.1 core/oidc.py:65), and without one not at all. Of two threads that
         # are the first here, one keeps its source for nothing.
@@ -70,14 +69,14 @@ class RucioTokenProvider:
             )
         token = request_token(audience=audience, scope=scope)
         if not token:
-            raise errors.Unauthenticated(
+            # Rucio's function says no more than that, be it a refusal or a network that is away (41.5.1 core/oidc.py).
+            raise errors.Unavailable(
                 f"RSE {self.rse}: Rucio got no token for audience {audience} and scope {scope}; see [oidc] in "
                 "rucio.cfg, idpsecrets.json and, with level DEBUG, the log",
                 operation="Login",
                 target=self.rse,
             )
-        # One that does not say when it ends is asked for each time.
-        return Credential(token, jwt_expiry(token) or time.time())
+        return credential_of_unknown_age(token)
 
 
 #: By process and provider; a forked child has its own, because a lock may have been held at the fork.

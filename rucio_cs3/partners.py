@@ -65,8 +65,14 @@ def protocol_of(rse_info: Mapping[str, Any], operation: str, pfn: str) -> Mappin
     """The protocol that a PFN was made by: the best of those with its scheme, host, port and prefix.
 
     :raises ConfigurationError: when there is none, as after a change of the RSE since the submission.
+    :raises InvalidReference: when the PFN is no URL.
     """
-    parts = urlsplit(pfn)
+    try:
+        parts = urlsplit(pfn)
+        host, port = (parts.hostname or "").lower(), parts.port or 0
+    except ValueError:
+        # Rucio's users say what the URLs of their replicas are.
+        raise errors.InvalidReference(f"{pfn!r} is no URL") from None
     where = f"RSE {rse_info['rse']}"
     try:
         ranked = rsemanager.get_protocols_ordered(rse_info, operation, [parts.scheme], domain="wan")
@@ -74,7 +80,7 @@ def protocol_of(rse_info: Mapping[str, Any], operation: str, pfn: str) -> Mappin
         ranked = []
     for protocol in ranked:
         # Port 0 is Rucio's "the default".
-        if (parts.hostname or "").lower() == protocol["hostname"].lower() and (parts.port or 0) == protocol["port"]:
+        if (host, port) == (protocol["hostname"].lower(), protocol["port"]):
             # Slashes may be doubled in either, and only CS3 protocols encode what they make a PFN of.
             prefix = [part for part in unquote(protocol["prefix"] or "").split("/") if part]
             if [part for part in unquote(parts.path).split("/") if part][: len(prefix)] == prefix:

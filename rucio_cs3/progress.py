@@ -29,6 +29,10 @@ POSTPONED_KEY = "cs3_postponed"
 MAX_CHARACTERS = 4000
 
 
+#: More bytes than any file has, or a second brings: with thousands of digits nothing can be reckoned.
+_COUNT_MAX = 2**63 - 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Progress:
     """
@@ -116,7 +120,7 @@ def parsed(attributes: Mapping[str, Any] | str | None) -> dict[str, Any] | None:
         if isinstance(value, str):
             try:
                 value = json.loads(value or "{}")
-            except ValueError:
+            except (ValueError, RecursionError):
                 return None
     if value is None:
         return {}
@@ -124,7 +128,7 @@ def parsed(attributes: Mapping[str, Any] | str | None) -> dict[str, Any] | None:
 
 
 def _count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _COUNT_MAX:
         raise ValueError("no number of bytes")
     return value
 

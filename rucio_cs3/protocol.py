@@ -150,7 +150,11 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
             from rucio_cs3.cs3.pool import POOL
 
             endpoint = rses.endpoint(self.rse, self.attributes)
-            take = functools.partial(POOL.get, endpoint, rse_credentials.credentials(self.rse, credentials))
+            session = rse_credentials.RucioSession(
+                self.auth_token, rses.rucio_token_audience(self.rse, self.attributes)
+            )
+            provider = rse_credentials.credentials(self.rse, credentials, session=session)
+            take = functools.partial(POOL.get, endpoint, provider)
             # A wrong password is better said here than as the failure of each file.
             take().access_token()
         self._take, self._pid = take, 0
@@ -314,9 +318,10 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
                 # Before the first upload there is no folder yet; its quota is that of the whole base.
                 reference = Reference(reference.root)
             quota = self.storage.quota(reference)
-        if quota.remaining_bytes is None:
-            return quota.used_bytes + UNLIMITED_BYTES, UNLIMITED_BYTES
-        return quota.used_bytes + quota.remaining_bytes, quota.remaining_bytes
+        unlimited = quota.remaining_bytes is None
+        unused = UNLIMITED_BYTES if unlimited else min(quota.remaining_bytes or 0, UNLIMITED_BYTES)
+        # A server may say what it likes; Rucio's columns take no more than the sum of these.
+        return min(quota.used_bytes, UNLIMITED_BYTES - 1) + unused, unused
 
     @property
     def _prefix_reference(self) -> Reference:

@@ -6,6 +6,7 @@ Where entries are looked for: :mod:`rucio_cs3.rse_credentials`. The ways: :mod:`
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from rucio_cs3.cs3.login.providers import (
     ServiceAccountProvider,
     TokenGiver,
 )
-from rucio_cs3.cs3.login.secret import Secret
+from rucio_cs3.cs3.login.secret import Secret, expanded
 
 #: Secrets; each may be given as a file instead, by the same key with ``_file`` behind it.
 _SECRETS = ("password", "token", "api_key", "secret", "link", "link_password", "client_secret", "subject_token")
@@ -33,6 +34,7 @@ _SECRETS = ("password", "token", "api_key", "secret", "link", "link_password", "
 KEYS = (
     "type",
     "username",
+    "users",
     "account_id",
     "token_command",
     "token_discovery",
@@ -46,15 +48,25 @@ KEYS = (
     *(key for secret in _SECRETS for key in (secret, f"{secret}_file")),
 )
 
+#: What stands for the name of the Rucio account in the user name of a ``machine`` login.
+ACCOUNT = "{account}"
+
+#: Names that may be put there. A colon would make a claim of it, by which somebody else could be meant.
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
 #: Any of these makes an entry without a type one of type ``bearer``.
 _BEARER_KEYS = ("token", "token_file", "token_command", "token_discovery", "issuer")
 
 
 class Entry:
-    """The values of one entry; other protocols' keys may stand beside ours, and are not looked at."""
+    """The values of one entry; other protocols' keys may stand beside ours, and are not looked at.
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
+    :param account: gives the Rucio account that is worked for; asked only where the entry depends on it.
+    """
+
+    def __init__(self, values: Mapping[str, Any], account: Callable[[], str]) -> None:
         self._values = {key: _text(values[key]) for key in KEYS if values.get(key)}
+        self.account = account
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
@@ -85,20 +97,69 @@ class Entry:
             raise errors.ConfigurationError(f"give either {key} or {key}_file")
         return None if value is None and file is None else Secret(value=value, file=file)
 
+    def has(self, secret: str) -> bool:
+        return secret in self or f"{secret}_file" in self
+
     def path(self, key: str) -> Path | None:
-        return Path(self._values[key]).expanduser() if key in self._values else None
+        return expanded(self._values[key]) if key in self._values else None
 
 
-def provider(values: Mapping[str, Any]) -> CredentialProvider:
+def is_ours(values: Mapping[str, Any]) -> bool:
+    """Whether an entry says anything; one that has only keys of other protocols does not."""
+    return any(values.get(key) for key in KEYS)
+
+
+def holds_secret(values: Mapping[str, Any]) -> bool:
+    """Whether an entry has a secret as a value, and not only the name of a file that has it."""
+    return any(values.get(key) for key in _SECRETS)
+
+
+def provider(values: Mapping[str, Any], account: Callable[[], str]) -> CredentialProvider:
     """The way to log in that an entry means.
 
+    :param account: gives the Rucio account that is worked for; asked only where the entry depends on it.
     :raises ConfigurationError: when it is incomplete or contradicts itself; never with a secret in its text.
     """
-    entry = Entry(values)
+    entry = Entry(values, account)
+    if "type" not in entry and entry.has("password") and any(key in entry for key in _BEARER_KEYS):
+        raise errors.ConfigurationError("there are a password and a token; give one of both, or a type")
     kind = entry.get("type") or ("bearer" if any(key in entry for key in _BEARER_KEYS) else "basic")
     if kind not in _WAYS:
         raise errors.ConfigurationError(f"type must be one of {', '.join(sorted(_WAYS))}, not {kind!r}")
     return _WAYS[kind](entry)
+
+
+def _machine(entry: Entry) -> MachineProvider:
+    return MachineProvider(_acts_as(entry), entry.secret("api_key"))
+
+
+def _acts_as(entry: Entry) -> str:
+    """The cloud's user: of the account's own line in ``users``, else of ``username`` for all others.
+
+    :raises ConfigurationError: when the account has none.
+    """
+    username = entry.get("username")
+    if "users" in entry:
+        try:
+            users = json.loads(entry.get("users"))
+        except (ValueError, RecursionError):
+            users = None
+        if not isinstance(users, Mapping) or not all(isinstance(user, str) and user for user in users.values()):
+            raise errors.ConfigurationError("users must be a JSON object: Rucio account -> user of the cloud")
+        account = entry.account()
+        username = users.get(account, username)
+        if not username:
+            raise errors.ConfigurationError(
+                f"Rucio account {account} has no user of the cloud; add it to users, or give a username for all others"
+            )
+    elif not username:
+        raise errors.ConfigurationError("username is missing; give it, or users")
+    if ACCOUNT not in username:
+        return username
+    account = entry.account()
+    if not _PLAIN_NAME.fullmatch(account):
+        raise errors.ConfigurationError(f"Rucio account {account!r} is no name of a user; add it to users")
+    return username.replace(ACCOUNT, account)
 
 
 def _bearer(entry: Entry) -> BearerProvider:
@@ -118,7 +179,7 @@ def _bearer(entry: Entry) -> BearerProvider:
 def _command(text: str) -> CommandToken:
     try:
         words = json.loads(text) if text.startswith("[") else shlex.split(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         words = []
     if not words or not all(isinstance(word, str) for word in words):
         raise errors.ConfigurationError("token_command is no command")
@@ -142,14 +203,14 @@ def _issued(entry: Entry) -> IssuedToken:
 
 
 def _text(value: Any) -> str:
-    # JSON has lists (a command), and numbers and booleans, too.
-    return json.dumps(value) if isinstance(value, list | bool) else str(value)
+    # JSON has lists (a command), objects (users), numbers and booleans, too.
+    return json.dumps(value) if isinstance(value, list | dict | bool) else str(value)
 
 
 _WAYS: Mapping[str, Callable[[Entry], CredentialProvider]] = {
     "basic": lambda entry: BasicProvider(entry.needed("username"), entry.secret("password")),
     "appauth": lambda entry: AppPasswordProvider(entry.needed("username"), entry.secret("password")),
-    "machine": lambda entry: MachineProvider(entry.needed("username"), entry.secret("api_key")),
+    "machine": _machine,
     "serviceaccounts": lambda entry: ServiceAccountProvider(entry.needed("account_id"), entry.secret("secret")),
     "publicshares": lambda entry: PublicLinkProvider(entry.secret("link"), entry.optional_secret("link_password")),
     "bearer": _bearer,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import re
 import time
@@ -25,14 +24,18 @@ from rucio.rse import rsemanager
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.config import (
     MAX_DOWNLOAD_STREAMS,
+    TIMEOUT_MAX_S,
     Endpoint,
     Landing,
     Proof,
     Timeouts,
     UploadProtocol,
     WebDAVSite,
+    is_file,
     split_address,
 )
+from rucio_cs3.cs3.hosts import split_name
+from rucio_cs3.cs3.login.secret import expanded
 from rucio_cs3.cs3.reference import SCHEMES, MountRoot, WebDAVBase, base_of_prefix, encode_path, parse_root
 from rucio_cs3.transfers.modes import Wish
 
@@ -42,9 +45,14 @@ SETTINGS: Mapping[str, str] = {
     "cs3_gateway_tls": "true or false: whether the gateway speaks TLS (default true)",
     "cs3_webdav_base": "path of the WebDAV base, such as /remote.php/webdav (default: read from the prefix)",
     "cs3_root": "what the WebDAV base stands for: a path such as /eos/project, or <storage_id>$<space_id>",
-    "cs3_ca_bundle": "PEM file to verify servers with (default: the system's)",
-    "cs3_insecure": "true: certificates of HTTP servers are not verified",
+    "cs3_ca_bundle": "PEM file to verify servers with (default: certifi's)",
+    "cs3_client_certificate": "PEM file that says who we are to servers that ask for it",
+    "cs3_client_key": "PEM file with its key (default: the certificate's file)",
+    "cs3_insecure": "true: certificates are not verified",
+    "cs3_tls_name_for_tests": "name that certificates must be for in place of the host's; for tests",
     "cs3_allow_plaintext": "true: tokens may travel without TLS to other machines",
+    "cs3_rucio_token_audience": "one audience; the token of a user's OIDC session with Rucio is for this cloud, too, "
+    "if it names that (default: it is not)",
     "cs3_data_hosts": "comma-separated hosts that tickets and redirects may name beside the RSE's own",
     "cs3_landing": "temporary or direct: how uploads come under their name (default: by kind of root)",
     "cs3_upload_protocol": "auto, simple or tus: how uploads are sent (default auto)",
@@ -62,7 +70,10 @@ SETTINGS: Mapping[str, str] = {
 PLAIN_SETTINGS = frozenset(
     {
         "cs3_ca_bundle",
+        "cs3_client_certificate",
+        "cs3_client_key",
         "cs3_insecure",
+        "cs3_tls_name_for_tests",
         "cs3_allow_plaintext",
         "cs3_data_hosts",
         "cs3_proof",
@@ -102,6 +113,7 @@ def endpoint(
     split_address(gateway, f"RSE {rse}: setting cs3_gateway")
     # Wrong ones are said at once, and not at the first transfer.
     reader.wish()
+    reader.audience()
     with _naming(rse):
         return Endpoint(
             gateway=gateway,
@@ -146,6 +158,18 @@ def transfer_mode(
 ) -> Wish:
     """What an RSE asks for, CS3 cloud or not; parameters and errors as those of :func:`endpoint`."""
     return _Settings.of(rse_settings, protocol, read_attributes).wish()
+
+
+def rucio_token_audience(
+    rse_settings: Mapping[str, Any],
+    protocol: Mapping[str, Any],
+    read_attributes: AttributeReader | None = None,
+) -> str | None:
+    """Which audience a token of Rucio's users has to be for, to be shown to the cloud; None where none ever is.
+
+    Parameters and errors as those of :func:`endpoint`.
+    """
+    return _Settings.of(rse_settings, protocol, read_attributes).audience()
 
 
 def rse_attributes(rse_settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -214,7 +238,7 @@ def _extended_attributes(rse: str, protocol: Mapping[str, Any]) -> dict[str, Any
     if isinstance(extended, str):
         try:
             extended = json.loads(extended)
-        except ValueError:
+        except (ValueError, RecursionError):
             extended = None
     if not isinstance(extended, Mapping):
         raise errors.ConfigurationError(
@@ -264,23 +288,40 @@ class _Settings:
 
     def of_every_site(self) -> dict[str, Any]:
         """The fields of :class:`~rucio_cs3.cs3.config.Site` without its timeouts."""
-        # A path on this machine may differ from one machine to the next, so the local rucio.cfg wins.
-        local, ca_bundle = _local_setting("ca_bundle"), self.text("cs3_ca_bundle")
-        if local or ca_bundle:
-            where = "ca_bundle in section [cs3] of rucio.cfg" if local else "setting cs3_ca_bundle"
-            ca_bundle = local or ca_bundle
-            if not Path(str(ca_bundle)).is_file():
-                raise errors.ConfigurationError(
-                    f"RSE {self.rse}: {where} names {ca_bundle}, which is no file on this machine"
-                )
         return {
             "name": self.rse,
-            "ca_bundle": Path(ca_bundle) if ca_bundle else None,
+            **self._files_of_tls(),
             "insecure": self.flag("cs3_insecure"),
+            "tls_name_for_tests": self.host("cs3_tls_name_for_tests"),
             "allow_plaintext": self.flag("cs3_allow_plaintext"),
             "data_hosts": frozenset(filter(None, re.split(r"[,\s]+", self.text("cs3_data_hosts") or ""))),
             "proof": self.choice("cs3_proof", get_args(Proof)) or "read",
         }
+
+    def _files_of_tls(self) -> dict[str, Path | None]:
+        """Paths may differ from one machine to the next, so those of the local ``rucio.cfg`` win; but a client
+        certificate is shown only where the RSE asks for one.
+
+        :raises ConfigurationError: naming the place of a path where no file is.
+        """
+        given, local = (
+            {name: read(name) for name in ("ca_bundle", "client_certificate", "client_key")}
+            for read in (lambda name: self.text(f"cs3_{name}"), _local_setting)
+        )
+        chosen = dict(given)
+        if local["ca_bundle"]:
+            chosen["ca_bundle"] = local["ca_bundle"]
+        if given["client_certificate"] and local["client_certificate"]:
+            chosen["client_certificate"], chosen["client_key"] = local["client_certificate"], local["client_key"]
+        paths = {name: expanded(path) if path else None for name, path in chosen.items()}
+        for name, path in paths.items():
+            if path is not None and not is_file(path):
+                is_local = chosen[name] == local[name]
+                where = f"{name} in section [cs3] of rucio.cfg" if is_local else f"setting cs3_{name}"
+                raise errors.ConfigurationError(
+                    f"RSE {self.rse}: {where} names {path}, which is no file on this machine"
+                )
+        return paths
 
     def timeouts(self, *names: str) -> Timeouts:
         given = {f"{name}_s": self.seconds(f"cs3_{name}_timeout_s") for name in names}
@@ -288,6 +329,12 @@ class _Settings:
 
     def wish(self) -> Wish:
         return cast("Wish", self.choice("cs3_transfer_mode", get_args(Wish)) or "auto")
+
+    def audience(self) -> str | None:
+        text = self.text("cs3_rucio_token_audience")
+        if text is not None and len(text.split()) != 1:
+            raise self._wrong("cs3_rucio_token_audience")
+        return text
 
     def text(self, key: str) -> str | None:
         value = self._values.get(key)
@@ -307,7 +354,7 @@ class _Settings:
             seconds = float(text)
         except ValueError:
             raise self._wrong(key) from None
-        if not 0 < seconds < math.inf:
+        if not 0 < seconds <= TIMEOUT_MAX_S:
             raise self._wrong(key)
         return seconds
 
@@ -316,7 +363,7 @@ class _Settings:
         if text is None:
             return default
         # isdecimal() alone is true for the digits of all scripts.
-        if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= most:
+        if not (text.isascii() and text.isdecimal() and len(text) <= 18) or not 1 <= int(text) <= most:
             raise self._wrong(key)
         return int(text)
 
@@ -325,6 +372,15 @@ class _Settings:
         if text is not None and text not in choices:
             raise self._wrong(key)
         return text
+
+    def host(self, key: str) -> str | None:
+        text = self.text(key)
+        try:
+            if text is None or split_name(text)[1] is None:
+                return text
+        except ValueError:
+            pass
+        raise self._wrong(key)
 
     def _wrong(self, key: str) -> errors.ConfigurationError:
         return errors.ConfigurationError(

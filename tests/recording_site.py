@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -85,13 +86,16 @@ class RecordingSite:
                 if "Content-Length" not in answer.headers:
                     length = len(answer.body) if answer.announced is None else answer.announced
                     self.send_header("Content-Length", str(length))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(answer.body)
+                # A client that has read enough may be gone.
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    self.end_headers()
+                    if self.command != "HEAD":
+                        self.wfile.write(answer.body)
                 if answer.announced is not None:
                     self.close_connection = True
 
-            do_GET = do_HEAD = do_PUT = do_DELETE = do_PROPFIND = do_MKCOL = do_POST = do_COPY = _any  # noqa: N815
+            do_GET = do_HEAD = do_PUT = do_PATCH = do_DELETE = _any  # noqa: N815
+            do_PROPFIND = do_MKCOL = do_POST = do_COPY = _any  # noqa: N815
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})

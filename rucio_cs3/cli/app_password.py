@@ -14,8 +14,10 @@ from typing import IO, TYPE_CHECKING
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from rucio_cs3.cli import rse as rses_of_rucio
+from rucio_cs3.cli.transfers_table import printable
 
 if TYPE_CHECKING:
     from rucio_cs3.cs3.login.app_passwords import AppPasswords
@@ -92,7 +94,8 @@ def list_(rse: str, login: str | None, as_json: bool) -> None:
         return
     table = Table("label", "made", "last used", "ends", box=None, pad_edge=False)
     for one in found:
-        table.add_row(one.label, *(_iso(at) or "-" for at in (one.made_at, one.used_at, one.ends_at)))
+        # As text: a label is its maker's, and might be taken for markup or steer the terminal.
+        table.add_row(Text(printable(one.label)), *(_iso(at) or "-" for at in (one.made_at, one.used_at, one.ends_at)))
     Console().print(table if found else f"no app passwords at {rse}")
 
 
@@ -139,7 +142,12 @@ def _of(rse: str, login: str | None) -> Iterator[AppPasswords]:
 
 
 def _iso(at: int | None) -> str | None:
-    return datetime.fromtimestamp(at, tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ") if at else None
+    if not at:
+        return None
+    try:
+        return datetime.fromtimestamp(at, tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):  # a server may say what is no time
+        return str(at)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rucio_cs3.cs3.login.secret import Secret
     from rucio_cs3.cs3.pool import POOL
     from rucio_cs3.cs3.reference import Reference, WebDAVBase, parse_root
-    from rucio_cs3.cs3.resources import FileInfo, Quota
+    from rucio_cs3.cs3.resources import Entries, FileInfo, Quota
     from rucio_cs3.cs3.storage import CS3Storage, Moved
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "CS3Storage",
     "CredentialProvider",
     "Endpoint",
+    "Entries",
     "FileInfo",
     "Moved",
     "Quota",
@@ -43,7 +44,7 @@ _HOMES = {
     "pool": ("POOL",),
     "login.providers": ("BasicProvider", "BearerProvider", "CredentialProvider"),
     "reference": ("Reference", "WebDAVBase", "parse_root"),
-    "resources": ("FileInfo", "Quota"),
+    "resources": ("Entries", "FileInfo", "Quota"),
     "login.secret": ("Secret",),
     "storage": ("CS3Storage", "Moved"),
 }

@@ -14,6 +14,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from rucio_cs3.cs3 import errors
+from rucio_cs3.cs3.hosts import is_named, is_off_limits, split_name
 from rucio_cs3.cs3.reference import MountRoot, Reference, Root, SpaceRoot, WebDAVBase
 
 #: How an upload comes to stand under its final name; see :attr:`Endpoint.landing`.
@@ -24,6 +25,9 @@ UploadProtocol = Literal["auto", "simple", "tus"]
 
 #: Most parallel streams of one download. Every one is a connection and a ticket of its own.
 MAX_DOWNLOAD_STREAMS = 8
+
+#: Longest timeout, in seconds: a week. poll(2) takes no more than 24 days.
+TIMEOUT_MAX_S = 7 * 86_400.0
 
 #: How content is proven at the storage that received it; see :attr:`Endpoint.proof`.
 Proof = Literal["read", "server", "size"]
@@ -49,8 +53,10 @@ class Timeouts:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not value > 0:
-                raise errors.ConfigurationError(f"timeout {name} must be above 0 seconds, not {value}")
+            if not 0 < value <= TIMEOUT_MAX_S:
+                raise errors.ConfigurationError(
+                    f"timeout {name} must be above 0 seconds and at most {TIMEOUT_MAX_S:.0f} (a week), not {value}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +64,18 @@ class Site:
     """What HTTP with a site needs to know, whatever the site is.
 
     :param name: what messages call it: the RSE's name, or the host.
-    :param ca_bundle: PEM file to verify its servers with; None is certifi's for HTTP and gRPC's own for the gateway,
-        never the system's.
-    :param insecure: do not verify certificates of HTTP connections at all; warned about loudly.
+    :param ca_bundle: PEM file to verify its servers with; None is certifi's, never the system's.
+    :param client_certificate: PEM file that says who we are to servers that ask for it: the site's own, and those of
+        ``data_hosts``.
+    :param client_key: PEM file with its key, without a password, and readable by its owner only; None where the
+        certificate's file has it, too (and is as private).
+    :param insecure: do not verify certificates: of HTTP not at all; of gRPC, which cannot do without, only that it is
+        the one which this process saw first. Warned about loudly.
+    :param tls_name_for_tests: name that certificates of the site's own hosts must be for, in place of the host's; for
+        tests, because whoever has a certificate for this name can stand in for them.
     :param allow_plaintext: tokens may travel unencrypted to hosts other than this machine.
-    :param data_hosts: hosts beside the site's own, at any port, that a ticket or redirect may name; a token of the
-        site is sent to no other.
+    :param data_hosts: ``host`` (at any port) or ``host:port`` beside the site's own hosts that a ticket or redirect may
+        name; a token of the site is sent to no other. Never one that :func:`~.hosts.is_off_limits` names.
     :param proof: how uploads and transfers are proven after the size: ``server`` the server's own checksum
         where it keeps one, and nothing more where it does not; ``read`` the server's, and where it keeps
         none a read of the whole file; ``size`` nothing more.
@@ -71,15 +83,31 @@ class Site:
 
     name: str
     ca_bundle: Path | None = None
+    client_certificate: Path | None = None
+    client_key: Path | None = None
     insecure: bool = False
+    tls_name_for_tests: str | None = None
     allow_plaintext: bool = False
     data_hosts: frozenset[str] = frozenset()
     proof: Proof = "read"
     timeouts: Timeouts = field(default_factory=Timeouts)
 
     def __post_init__(self) -> None:
-        if self.ca_bundle is not None and not self.ca_bundle.is_file():
-            raise errors.ConfigurationError(f"{self.name}: ca_bundle {self.ca_bundle} is no file")
+        for name in self.data_hosts:
+            try:
+                host, _ = split_name(name)
+            except ValueError as exc:
+                raise errors.ConfigurationError(f"{self.name}: data_hosts: {exc}") from None
+            if is_off_limits(host):
+                raise errors.ConfigurationError(
+                    f"{self.name}: data_hosts: {host} is a link-local or unspecified address; no token goes there"
+                )
+        for what in ("ca_bundle", "client_certificate", "client_key"):
+            path: Path | None = getattr(self, what)
+            if path is not None and not is_file(path):
+                raise errors.ConfigurationError(f"{self.name}: {what} {path} is no file on this machine")
+        if self.client_key is not None and self.client_certificate is None:
+            raise errors.ConfigurationError(f"{self.name}: client_key needs a client_certificate")
 
     @property
     def own_hosts(self) -> frozenset[str]:
@@ -89,15 +117,15 @@ class Site:
     def check_data_url(self, url: str) -> str:
         """Return the URL of a ticket if the access token may be sent there.
 
-        :raises ProtocolViolation: for another scheme than http(s), another host than the allowed ones,
-            or plaintext where it is not allowed.
+        :raises ProtocolViolation: for another scheme than http(s), another host than the allowed ones (a link-local one
+            in any case), or plaintext where it is not allowed.
         """
-        host, _ = self._place(url, "ticket")
-        allowed = self.own_hosts | self._named_hosts
-        if host not in allowed:
+        host, port = self._place(url, "ticket")
+        if host not in self.own_hosts and not is_named(host, port, self.data_hosts):
             raise errors.ProtocolViolation(
-                f"{self.name}: the ticket sends data to host {host}, which is none of {', '.join(sorted(allowed))}; "
-                "if that is right, add it to data_hosts (at an RSE: cs3_data_hosts)"
+                f"{self.name}: the ticket sends data to host {host}:{port}, which is none of "
+                f"{', '.join(sorted(self.own_hosts | self.data_hosts))}; if that is right, add it to data_hosts "
+                "(at an RSE: cs3_data_hosts)"
             )
         return url
 
@@ -112,22 +140,29 @@ class Site:
         host, port = self._place(following, "redirect")
         if urlsplit(url).scheme == "https" and urlsplit(following).scheme == "http":
             raise errors.ProtocolViolation(f"{self.name}: the redirect to {host} leaves TLS")
-        if (host, port) != self._place(url, "request") and host not in self._named_hosts:
+        if (host, port) != self._place(url, "request") and not is_named(host, port, self.data_hosts):
             raise errors.ProtocolViolation(
                 f"{self.name}: the redirect leads to {host}:{port}; if that is right, add the host to data_hosts "
                 "(at an RSE: cs3_data_hosts)"
             )
         return following
 
-    @property
-    def _named_hosts(self) -> frozenset[str]:
-        return frozenset(name.lower() for name in self.data_hosts)
+    def may_know_us(self, host: str, port: int) -> bool:
+        """Whether a server may get to see the client certificate: not whomever a redirect leads to."""
+        return host.lower() in self.own_hosts or is_named(host.lower(), port, self.data_hosts)
+
+    def tls_name_of(self, host: str) -> str:
+        """The name that a server's certificate must be for."""
+        if self.tls_name_for_tests is not None and host.lower() in self.own_hosts:
+            return self.tls_name_for_tests
+        return host
 
     def _place(self, url: str, what: str) -> tuple[str, int]:
         """Host and port of a URL that data and token may go to as far as its form tells.
 
         :param what: what messages call the bringer of the URL, which itself may hold a secret.
-        :raises ProtocolViolation: for another scheme than http(s), or plaintext where it is not allowed.
+        :raises ProtocolViolation: for another scheme than http(s), a host that is off limits, or plaintext where it is
+            not allowed.
         """
         try:
             parts = urlsplit(url)
@@ -139,12 +174,18 @@ class Site:
             raise errors.ProtocolViolation(f"{self.name}: the {what}'s URL has a user or a backslash in its host")
         if parts.scheme not in ("http", "https") or not host:
             raise errors.ProtocolViolation(f"{self.name}: the {what} names {parts.scheme}://{host}, no HTTP server")
+        if is_off_limits(host):
+            raise errors.ProtocolViolation(f"{self.name}: the {what} leads to {host}, where nothing is ever sent")
         if parts.scheme == "http" and not (self.allow_plaintext or is_loopback(host)):
-            raise errors.ProtocolViolation(f"{self.name}: the {what} sends data and token without TLS to {host}")
+            raise errors.ProtocolViolation(
+                f"{self.name}: the {what} sends data and token without TLS to {host}; if the network between is "
+                "trusted, set allow_plaintext (at an RSE: cs3_allow_plaintext)"
+            )
         return host, port if port is not None else (443 if parts.scheme == "https" else 80)
 
-    def _refuse_plaintext(self, what: str, host: str) -> None:
-        """
+    def refuse_plaintext(self, what: str, host: str) -> None:
+        """Settings are asked this, and every request by HTTP.
+
         :raises ConfigurationError: unless plaintext may go to ``host``.
         """
         if not (self.allow_plaintext or is_loopback(host)):
@@ -168,7 +209,7 @@ class WebDAVSite(Site):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.server.secure:
-            self._refuse_plaintext(f"WebDAV {self.server.host}:{self.server.port}", self.server.host)
+            self.refuse_plaintext(f"WebDAV {self.server.host}:{self.server.port}", self.server.host)
 
     @property
     def own_hosts(self) -> frozenset[str]:
@@ -207,6 +248,10 @@ class Endpoint(Site):
                 f"{self.name}: download_streams must be 1 to {MAX_DOWNLOAD_STREAMS}, not {self.download_streams}"
             )
         host, _ = split_address(self.gateway, f"{self.name}: gateway")
+        if is_off_limits(host):
+            raise errors.ConfigurationError(
+                f"{self.name}: gateway {host} is a link-local or unspecified address; no token goes there"
+            )
         if self.landing == "direct" and self.stores_paths:
             # Reva v3.12.1 local was seen to; for its other drivers nobody has looked.
             raise errors.ConfigurationError(
@@ -214,9 +259,9 @@ class Endpoint(Site):
             )
         super().__post_init__()
         if not self.gateway_tls:
-            self._refuse_plaintext(f"gateway {self.gateway}", host)
+            self.refuse_plaintext(f"gateway {self.gateway}", host)
         if not self.webdav.secure:
-            self._refuse_plaintext(f"WebDAV {self.webdav.host}:{self.webdav.port}", self.webdav.host)
+            self.refuse_plaintext(f"WebDAV {self.webdav.host}:{self.webdav.port}", self.webdav.host)
 
     @property
     def own_hosts(self) -> frozenset[str]:
@@ -261,8 +306,20 @@ def split_address(address: str, where: str) -> tuple[str, int]:
     return host, port
 
 
+def is_file(path: Path) -> bool:
+    """Whether a path of a setting names a file; what is too long, or no path at all, names none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine by its name alone; no name is looked up."""
+    """Whether a host is this machine by its name alone, beyond doubt; no name is looked up.
+
+    For what is allowed to this machine only. What is forbidden to it, however it is written, asks
+    :func:`~.hosts.is_this_machine`.
+    """
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -40,12 +40,19 @@ a remote fault (note that those of sockets and of :mod:`ssl` *are*).
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+#: Most characters of a message; of a longer one the middle is left out. Servers' words are in it, and of their code,
+#: trace id and whatever else they say no more than the second number is kept.
+MESSAGE_MAX_CHARACTERS = 8000
+DETAIL_MAX_CHARACTERS = 200
+
 
 class CS3Error(Exception):
-    """Base of all errors; ``str()`` is a sentence that stands alone.
+    """Base of all errors; ``str()`` is a sentence that stands alone, and of one line: what would end it or steer a
+    terminal is replaced.
 
     :param message: what happened, in one sentence.
     :param operation: what was attempted, such as ``Stat`` or ``PUT``.
@@ -70,12 +77,13 @@ class CS3Error(Exception):
         retryable: bool | None = None,
         retry_after_s: float | None = None,
     ) -> None:
+        message = _told(message, MESSAGE_MAX_CHARACTERS)
         super().__init__(message)
         self.message = message
         self.operation = operation
-        self.target = target
-        self.code = code
-        self.trace = trace
+        self.target = target and _told(target, MESSAGE_MAX_CHARACTERS)
+        self.code = code and _told(code, DETAIL_MAX_CHARACTERS)
+        self.trace = trace and _told(trace, DETAIL_MAX_CHARACTERS)
         self.retryable = self.retryable_by_default if retryable is None else retryable
         self.retry_after_s = retry_after_s
 
@@ -104,6 +112,19 @@ class CS3Error(Exception):
             "retryable": self.retryable,
             "retry_after_s": self.retry_after_s,
         }
+
+
+def _told(text: str, most: int) -> str:
+    """Text as it may be told: of one line, without what steers a terminal, and not too long."""
+    if len(text) > most:
+        half = most // 2
+        text = f"{text[:half]}…{text[-half:]}"
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() or unicodedata.category(character) == "Zs" else "\ufffd"
+        for character in text
+    )
 
 
 def _rebuild(cls: type[CS3Error], message: str, details: Mapping[str, Any]) -> CS3Error:

@@ -17,28 +17,27 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-from cs3.gateway.v1beta1 import gateway_api_pb2, gateway_api_pb2_grpc
-from cs3.rpc.v1beta1 import code_pb2, status_pb2
+from cs3.gateway.v1beta1 import gateway_api_pb2
+from cs3.rpc.v1beta1 import code_pb2
 from cs3.storage.provider.v1beta1 import provider_api_pb2, resources_pb2
 
-from rucio_cs3.cs3 import errors, redaction, resources, retry
+from rucio_cs3.cs3 import errors, resources, retry
+from rucio_cs3.cs3.call_errors import of_rpc, of_status, secrets_of
 from rucio_cs3.cs3.call_gate import CALLS
+from rucio_cs3.cs3.channel import Channel
 from rucio_cs3.cs3.config import Endpoint
+from rucio_cs3.cs3.login.authentication import Authentication
 from rucio_cs3.cs3.login.providers import CredentialProvider
 from rucio_cs3.cs3.login.token_proofs import Refusals, TokenProofs
-from rucio_cs3.cs3.login.tokens import Credential, TokenSource, new_credential
+from rucio_cs3.cs3.login.tokens import Credential, TokenSource
 from rucio_cs3.cs3.reference import Reference
 
 _log = logging.getLogger(__name__)
-
-#: One answer may be this large. gRPC's own limit of 4 MiB cuts a folder of some 6,000 entries
-#: (reva#1825: 10 MB is about 15,000); this one lets 250,000 pass and still bounds memory.
-_MAX_MESSAGE_BYTES = 160 * 1024 * 1024
 
 #: Answers that a dead token causes, too, so that the token is checked before they are believed.
 #: OpenCloud: Stat says NOT_FOUND to none, garbage and expired, Delete PERMISSION_DENIED, others INTERNAL.
@@ -48,6 +47,9 @@ _DOUBTFUL = frozenset({"CODE_NOT_FOUND", "CODE_PERMISSION_DENIED", "CODE_INTERNA
 _PROVING = frozenset({"Stat", "ListContainer", "InitiateFileUpload", "CreateContainer", "Delete", "Move"})
 
 _RETRY = retry.RetryPolicy()
+
+#: Of what must not be done twice.
+_ONCE = retry.RetryPolicy(attempts=1)
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,11 @@ class Gateway:
 
     def __init__(self, endpoint: Endpoint, provider: CredentialProvider) -> None:
         self._endpoint = endpoint
-        self._provider = provider
-        self._channel = _open_channel(endpoint)
-        self._stub = gateway_api_pb2_grpc.GatewayAPIStub(self._channel)
-        self.tokens = TokenSource(self._authenticate)
+        self._channel = Channel(endpoint)
+        self._authentication = Authentication(
+            endpoint, provider, lambda request, who, left_s: self._call_once("Authenticate", request, who, None, left_s)
+        )
+        self.tokens = TokenSource(self._authentication.log_in)
         self._proofs = TokenProofs(self._is_good)
         self._refusals = Refusals(self._refuses_with_grpc)
 
@@ -111,8 +114,8 @@ class Gateway:
             raise  # with another code than the doubtful one; there is none today
         return resources.file_info(reference, response.info)
 
-    def list_folder(self, reference: Reference) -> list[resources.FileInfo]:
-        """ListContainer: the entries of a folder, in the server's order.
+    def list_folder(self, reference: Reference) -> resources.Entries:
+        """ListContainer: the entries of a folder, in the server's order; see :func:`~.resources.listed`.
 
         ListContainerStream is "Unimplemented" in the gateways of both lines, so this is one message.
 
@@ -120,7 +123,7 @@ class Gateway:
         """
         request = provider_api_pb2.ListContainerRequest(ref=resources.to_message(reference))
         response = self._call("ListContainer", request, str(reference), idempotent=True)
-        return [resources.file_info(reference.child(resources.listed_name(info)), info) for info in response.infos]
+        return resources.listed(reference, response.infos)
 
     def create_folder(self, reference: Reference) -> None:
         """CreateContainer; its parent must exist.
@@ -232,29 +235,37 @@ class Gateway:
         """
         timeouts = self._endpoint.timeouts
         call_s = timeouts.call_s if timeout_s is None else min(timeout_s, timeouts.call_s)
+        left_s = timeouts.operation_s
+        for last in (only is not None, True):
+            # The login repeats itself where it may, and within a deadline of its own; within the call's attempts the
+            # two would multiply.
+            credential = only or self.tokens.get()
+            began_at = time.monotonic()
 
-        def attempt(left_s: float) -> Any:
-            first = only or self.tokens.get()
+            def attempt(within_s: float, credential: Credential = credential) -> Any:
+                return self._call_trusted(method, request, target, credential, min(call_s, within_s), doubts)
+
             try:
-                return self._call_trusted(method, request, target, first, min(call_s, left_s), doubts)
-            except errors.Unauthenticated:
+                return retry.call(attempt, _RETRY if idempotent else _ONCE, deadline_s=left_s)
+            except errors.Unauthenticated as error:
+                self.tokens.invalidate(credential)
+                if last:
+                    raise self._refused(error) from error
                 # The server refused the token before it looked at the request, so repeating it is safe.
                 _log.info("%s: the access token is no longer accepted; logging in again", self._endpoint.name)
-                self.tokens.invalidate(first)
-                if only is not None:
-                    raise
-            second = self.tokens.get()
-            try:
-                return self._call_trusted(method, request, target, second, min(call_s, left_s), doubts)
-            except errors.Unauthenticated:
-                self.tokens.invalidate(second)
-                raise
+            left_s = max(left_s - (time.monotonic() - began_at), call_s)
+        raise AssertionError("the last attempt returns or raises")
 
-        # The login repeats itself where it may; within the call's own attempts the two would multiply.
-        self.tokens.get()
-        if not idempotent:
-            return attempt(timeouts.operation_s)
-        return retry.call(attempt, _RETRY, deadline_s=timeouts.operation_s)
+    def _refused(self, error: errors.CS3Error) -> errors.CS3Error:
+        """What it is called that a token was refused, and no other helped."""
+        return errors.Unauthenticated(
+            f"{self._endpoint.name}: gateway {self._endpoint.gateway} does not accept the access token of "
+            f"{self._authentication.who}: {error.message}",
+            operation=error.operation,
+            target=error.target,
+            code=error.code,
+            trace=error.trace,
+        )
 
     def _call_trusted(
         self,
@@ -286,7 +297,7 @@ class Gateway:
             if self._proofs.was_good(credential, answered_at, timeout_s):
                 raise
             raise errors.Unauthenticated(
-                f"gateway {self._endpoint.gateway} does not accept the access token",
+                error.message,
                 operation=method,
                 target=target,
                 code=error.code,
@@ -302,35 +313,33 @@ class Gateway:
         # Call credentials are refused by gRPC on plaintext channels, hence the metadata. Only this
         # header counts at both lines; "authorization" is not looked at.
         metadata = [("x-access-token", credential.token)] if credential else []
+        failure: Any = None
+        closed = False
         try:
             with CALLS:
-                response = getattr(self._stub, method)(request, timeout=timeout_s, metadata=metadata)
+                # Here, because a fork may hold us up before.
+                stub = self._channel.stub()
+                response = getattr(stub, method)(request, timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as exc:
-            raise self._grpc_error(exc, method, target, timeout_s, _secrets(request, credential)) from None
+            failure = exc
+        except ValueError:
+            # gRPC's word for a channel that has been closed.
+            closed = True
+        if closed:
+            raise errors.Cancelled(
+                f"{self._endpoint.name}: the connection to gateway {self._endpoint.gateway} has been closed",
+                operation=method,
+                target=target,
+            )
+        if failure is not None:
+            # Outside of the block: gRPC's error has the server's words with all that they repeat, and would stay behind
+            # ours, also where it is not shown.
+            secrets = secrets_of(request, credential)
+            raise of_rpc(failure, self._endpoint, method, target, timeout_s, secrets, self._channel.trouble)
         status = response.status
         if status.code == code_pb2.CODE_OK:
             return response
-        raise _status_error(status, method, target, _secrets(request, credential))
-
-    def _grpc_error(
-        self, exc: Any, method: str, target: str, timeout_s: float, secrets: Collection[str]
-    ) -> errors.CS3Error:
-        """The error of a failed RPC; not chained, because a gRPC error's text repeats the metadata's names."""
-        status = exc.code().name
-        details = redaction.hidden(" ".join((exc.details() or "no details").split()), secrets)
-        kind = errors.for_grpc_status(status)
-        gateway = f"{self._endpoint.name}: gateway {self._endpoint.gateway}"
-        if kind is errors.Unavailable:
-            message = f"{gateway} cannot be reached: {details}"
-        elif kind is errors.DeadlineExceeded:
-            message = f"{gateway} did not answer within {timeout_s:.0f} s"
-        elif status == "RESOURCE_EXHAUSTED" and "message" in details:
-            # grpc's own text for an answer over the limit; a server's throttling says something else.
-            message = f"the answer is larger than {_MAX_MESSAGE_BYTES >> 20} MiB; use folders with fewer entries"
-            return errors.Throttled(message, operation=method, target=target, code=status, retryable=False)
-        else:
-            message = f"{gateway} failed: {details}"
-        return kind(message, operation=method, target=target, code=status)
+        raise of_status(status, method, target, secrets_of(request, credential))
 
     def _is_good(self, credential: Credential, timeout_s: float) -> bool:
         """Whether the server still knows the token.
@@ -364,66 +373,3 @@ class Gateway:
         except errors.CS3Error as error:
             return False if error.code in _DOUBTFUL else None
         return False
-
-    def _authenticate(self) -> Credential:
-        """Log in.
-
-        :raises Unauthenticated: when the server refuses; the message names user and type.
-        """
-        login = self._provider.login()
-        who = login.who
-        request = gateway_api_pb2.AuthenticateRequest(
-            type=login.type, client_id=login.client_id, client_secret=login.client_secret
-        )
-
-        def attempt(left_s: float) -> Any:
-            try:
-                return self._call_once("Authenticate", request, who, None, min(self._endpoint.timeouts.call_s, left_s))
-            except (errors.AccessDenied, errors.NotFound, errors.Unauthenticated, errors.InvalidRequest) as error:
-                # A wrong password is PERMISSION_DENIED; an unknown user that, too, or NOT_FOUND (OpenCloud).
-                raise errors.Unauthenticated(
-                    f"{self._endpoint.name}: gateway {self._endpoint.gateway} refuses to log in {who}; "
-                    "check user name and secret",
-                    code=error.code,
-                    trace=error.trace,
-                ) from error
-            except errors.ServerFault as error:
-                # Both lines say INTERNAL in the first seconds after their start (and to unknown types).
-                error.retryable = True
-                raise
-
-        response = retry.call(attempt, _RETRY, deadline_s=self._endpoint.timeouts.operation_s)
-        if not response.token:
-            raise errors.ProtocolViolation(f"{self._endpoint.name}: login of {who} gave no token")
-        return new_credential(response.token)
-
-
-def _secrets(request: Any, credential: Credential | None) -> Collection[str]:
-    """What a request carries that an answer must not repeat in a message."""
-    of_login = getattr(request, "client_secret", "")  # AuthenticateRequest
-    return {secret for secret in (credential.token if credential else "", of_login) if secret}
-
-
-def _status_error(status: status_pb2.Status, method: str, target: str, secrets: Collection[str]) -> errors.CS3Error:
-    known = code_pb2.Code.DESCRIPTOR.values_by_number.get(status.code)
-    name = known.name if known else f"CODE_{status.code}"
-    message = redaction.hidden(" ".join(status.message.split()), secrets) or "the server gives no reason"
-    return errors.for_cs3_code(name)(message, operation=method, target=target, code=name, trace=status.trace or None)
-
-
-def _open_channel(endpoint: Endpoint) -> Any:
-    options = [
-        ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-        ("grpc.enable_retries", 0),  # the one retry layer is ours
-        ("grpc.enable_http_proxy", 0),  # like trust_env=False on the HTTP side
-        # gRPC's own limit is 120 s between two attempts to connect, all subchannels of the process alike: a
-        # gateway that is back would stay "unavailable", which costs the RSE strikes at the reaper.
-        ("grpc.initial_reconnect_backoff_ms", 200),
-        ("grpc.max_reconnect_backoff_ms", 1000),
-    ]
-    if not endpoint.gateway_tls:
-        return grpc.insecure_channel(endpoint.gateway, options=options)
-    roots = None
-    if endpoint.ca_bundle is not None:
-        roots = endpoint.ca_bundle.read_bytes()
-    return grpc.secure_channel(endpoint.gateway, grpc.ssl_channel_credentials(root_certificates=roots), options=options)

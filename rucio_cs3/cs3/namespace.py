@@ -15,7 +15,7 @@ from rucio_cs3.cs3.config import Endpoint
 from rucio_cs3.cs3.folder_memory import FolderMemory
 from rucio_cs3.cs3.gateway import Absence, Gateway
 from rucio_cs3.cs3.reference import NAME_MAX_BYTES, Reference
-from rucio_cs3.cs3.resources import FileInfo
+from rucio_cs3.cs3.resources import Entries, FileInfo
 from rucio_cs3.cs3.side_by_side import Aside
 
 _log = logging.getLogger(__name__)
@@ -53,12 +53,14 @@ class Namespace:
             self._folders.forget(reference)
             return None
 
-    def list(self, reference: Reference) -> list[FileInfo]:
+    def list(self, reference: Reference) -> Entries:
         """See :meth:`rucio_cs3.cs3.storage.CS3Storage.list`."""
         if not self._gateway.stat(reference).is_directory:
             # Both lines answer INTERNAL to a ListContainer of a file.
             raise errors.InvalidRequest("is a file, not a folder", operation="ListContainer", target=str(reference))
-        return sorted(self._gateway.list_folder(reference), key=lambda info: info.reference.path)
+        entries = self._gateway.list_folder(reference)
+        entries.sort(key=lambda info: info.reference.path)
+        return entries
 
     def knows_folder(self, reference: Reference) -> bool:
         """Whether a folder was there when it was last heard of."""

@@ -9,7 +9,8 @@ from typing import Generic, TypeVar
 
 from rucio_cs3.cs3.config import Endpoint, Site
 from rucio_cs3.cs3.http.client import HTTPClient
-from rucio_cs3.cs3.login.providers import CredentialProvider
+from rucio_cs3.cs3.login.bearer_tokens import AudienceToken
+from rucio_cs3.cs3.login.providers import BearerProvider, CredentialProvider
 from rucio_cs3.cs3.storage import CS3Storage
 
 T = TypeVar("T")
@@ -45,7 +46,21 @@ class StoragePool(_Pool[CS3Storage]):
 
     def get(self, endpoint: Endpoint, provider: CredentialProvider) -> CS3Storage:
         """The storage for an endpoint and an identity; do not close it."""
-        return self._get((endpoint, provider), lambda: CS3Storage(endpoint, provider))
+        return self._get((endpoint, provider), lambda: self._made(endpoint, provider))
+
+    def _made(self, endpoint: Endpoint, provider: CredentialProvider) -> CS3Storage:
+        # Under the lock. Nobody comes back with a session's token that has ended, and a server has many sessions. Not
+        # closed: somebody may be at it, with the cloud's own token, which lives longer.
+        for key in [key for key in self._things if _is_over(key)]:
+            del self._things[key]
+        return CS3Storage(endpoint, provider)
+
+
+def _is_over(key: tuple[int, Hashable]) -> bool:
+    _, identity = key
+    provider = identity[1] if isinstance(identity, tuple) else None
+    token = provider.token if isinstance(provider, BearerProvider) else None
+    return isinstance(token, AudienceToken) and token.is_over()
 
 
 class HTTPPool(_Pool[HTTPClient]):

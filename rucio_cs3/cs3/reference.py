@@ -19,6 +19,13 @@ from rucio_cs3.cs3 import errors
 #: (Reva v3.12.1 local and OpenCloud decomposedfs both answer CODE_INTERNAL to 256).
 NAME_MAX_BYTES = 255
 
+#: Longest path below a root, in bytes of UTF-8: Linux's PATH_MAX. It bounds the folders that are looked for, too; Rucio
+#: keeps URLs of at most 2048 characters.
+PATH_MAX_BYTES = 4096
+
+#: Longest URL that is read, in characters: such a path with every byte in percents, and what stands before it.
+_URL_MAX_CHARACTERS = 4 * PATH_MAX_BYTES
+
 #: URL schemes of PFNs, and whether the data travel over TLS. davix and gfal2 read ``cs3s`` and
 #: ``cs3`` as WebDAV over https and http in the same way (davix#72).
 SCHEMES = {"davs": True, "https": True, "cs3s": True, "dav": False, "http": False, "cs3": False}
@@ -95,6 +102,8 @@ class Reference:
 
         :raises InvalidReference: for ``..``, an empty or an over-long name.
         """
+        if not name.strip("/"):
+            raise errors.InvalidReference(f"{name!r} is no name of a file or folder", target=str(self))
         joined = f"{self.path}/{name}" if self.path else name
         return Reference(self.root, "/".join(_checked_segments(joined, where=joined)))
 
@@ -188,9 +197,13 @@ def encode_path(path: str) -> str:
 
 
 def _split(url: str) -> tuple[bool, str, int, str]:
-    if any(character in url for character in "\t\r\n"):
+    if len(url) > _URL_MAX_CHARACTERS:
+        raise errors.InvalidReference(f"a URL of {len(url)} characters is longer than {_URL_MAX_CHARACTERS}")
+    if any(character in url for character in "\t\r\n") or "" < url[:1] <= " ":
         # urlsplit drops them silently, and what is left names another file.
-        raise errors.InvalidReference(f"{url!r} holds a tab or line break; percent-encode it")
+        raise errors.InvalidReference(
+            f"{url!r} holds a tab or line break, or begins with a space or control character; percent-encode it"
+        )
     try:
         parts = urlsplit(url)
         scheme, path = parts.scheme, parts.path
@@ -252,6 +265,8 @@ def _checked_segments(path: str, where: str) -> list[str]:
             raise errors.InvalidReference(
                 f"name {segment[:32]!r}… is longer than the {NAME_MAX_BYTES} bytes that a file name may have"
             )
+    if len("/".join(segments).encode()) > PATH_MAX_BYTES:
+        raise errors.InvalidReference(f"path {path[:32]!r}… is longer than {PATH_MAX_BYTES} bytes")
     return segments
 
 

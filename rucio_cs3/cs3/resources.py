@@ -6,6 +6,7 @@ messages are settled here, so that no other module sees them.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,13 +15,23 @@ from cs3.storage.provider.v1beta1 import resources_pb2
 from cs3.types.v1beta1 import types_pb2
 
 from rucio_cs3.cs3 import checksums, errors, kept_checksums
+from rucio_cs3.cs3.confidential import Confidential
 from rucio_cs3.cs3.reference import MountRoot, Reference
+
+_log = logging.getLogger(__name__)
 
 #: OpenCloud writes 2**64 - 1 into opaque ``remaining`` for "no limit".
 _NO_LIMIT = str(2**64 - 1)
 
 #: More digits are no room that a disk can have, and ``int`` raises ValueError for more than some thousands.
 _BYTES = re.compile(r"[0-9]{1,18}")
+
+#: Most bytes that a file can have: Rucio keeps sizes as signed 64-bit integers, and so do file systems. What is more is
+#: a number below zero that a server has made a large one of.
+SIZE_MAX_BYTES = 2**63 - 1
+
+#: Longest etag, in characters; real ones have some 40. It is sent back to the server, and kept in notes.
+ETAG_MAX_CHARACTERS = 1024
 
 #: Only what data gateways of both lines write; all other codes (UNSET, INVALID) carry no sum.
 _CHECKSUM_NAMES = {
@@ -59,6 +70,17 @@ class FileInfo:
         return self.etag, self.size, self.mtime_s
 
 
+class Entries(list[FileInfo]):
+    """What is in a folder, as far as it can be told.
+
+    *A name that is not among them may be there all the same* unless :attr:`left_out` is 0: who wants to know of one
+    file looks at it.
+    """
+
+    #: How many entries the server listed that nothing here can name, or that have sizes which no file has.
+    left_out = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Quota:
     """Space of the folder's owner or disk, in bytes; None is "no limit"."""
@@ -68,8 +90,8 @@ class Quota:
     remaining_bytes: int | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ticket:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ticket(Confidential):
     """Where and how one file's bytes may be sent or fetched.
 
     :param protocol: ``simple``, ``spaces`` or ``tus``.
@@ -103,11 +125,16 @@ def file_info(reference: Reference, info: resources_pb2.ResourceInfo) -> FileInf
     """Read a ResourceInfo that answers a question about ``reference``.
 
     ``info.path`` is ignored: it is the full path on Reva v3, and a base name or a space-relative path on
-    OpenCloud, depending on the form of the question.
+    OpenCloud, depending on the form of the question. An over-long etag counts as none.
+
+    :raises ProtocolViolation: for a file of more than :data:`SIZE_MAX_BYTES`.
     """
     opaque = plain_entries(info.opaque)
     is_directory = info.type == resources_pb2.RESOURCE_TYPE_CONTAINER
-    size, etag, mtime = info.size, info.etag, info.mtime
+    size, mtime = info.size, info.mtime
+    if size > SIZE_MAX_BYTES and not is_directory:
+        raise errors.ProtocolViolation(f"the server says that the file has {size} bytes", target=str(reference))
+    etag = info.etag if len(info.etag) <= ETAG_MAX_CHARACTERS else ""
     mtime_s = mtime.seconds + mtime.nanos / 1e9
     sums: dict[str, str] = {}
     summing = False
@@ -132,13 +159,44 @@ def file_info(reference: Reference, info: resources_pb2.ResourceInfo) -> FileInf
     )
 
 
+def listed(folder: Reference, infos: Iterable[resources_pb2.ResourceInfo]) -> Entries:
+    """Read the entries of a folder, in the server's order; of several with one name the first counts.
+
+    Left out, with one warning for all, is what can be no entry of this folder, and must not keep anybody from the
+    others: a name with a slash, ``..``, NUL and the like, which would be taken for a place elsewhere, and a file of
+    more than :data:`SIZE_MAX_BYTES`.
+    """
+    found = Entries()
+    seen: set[str] = set()
+    fault = ""
+    for info in infos:
+        name = listed_name(info)
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            if "/" in name:
+                raise errors.InvalidReference("its name has a slash")
+            found.append(file_info(folder.child(name), info))
+        except (errors.InvalidReference, errors.ProtocolViolation) as error:
+            found.left_out += 1
+            fault = fault or f"{name[:64]!r}: {error.message}"
+    if found.left_out:
+        _log.warning("%s: left out %d of its entries; the first is %s", folder, found.left_out, fault)
+    return found
+
+
 def listed_name(info: resources_pb2.ResourceInfo) -> str:
     """The name of a listed entry: ``name`` is empty on Reva v3, where ``path`` is the full path."""
     return str(info.name) or str(info.path).rstrip("/").rpartition("/")[2]
 
 
 def quota(total_bytes: int, used_bytes: int, opaque: types_pb2.Opaque) -> Quota:
-    """Read a GetQuotaResponse: Reva v3 answers the disk's numbers; OpenCloud's total of 0 is no limit."""
+    """Read a GetQuotaResponse: Reva v3 answers the disk's numbers; OpenCloud's total of 0 is no limit.
+
+    No number is more than :data:`SIZE_MAX_BYTES`.
+    """
+    total_bytes, used_bytes = min(total_bytes, SIZE_MAX_BYTES), min(used_bytes, SIZE_MAX_BYTES)
     if total_bytes == 0:
         return Quota(total_bytes=None, used_bytes=used_bytes, remaining_bytes=None)
     text = plain_entries(opaque).get("remaining", "")
@@ -172,7 +230,7 @@ def pick_ticket(tickets: Iterable[Ticket], protocols: tuple[str, ...], reference
         for ticket in tickets:
             if ticket.protocol == protocol:
                 return ticket
-    offered = ", ".join(ticket.protocol for ticket in tickets) or "none"
+    offered = ", ".join(ticket.protocol[:32] for ticket in tickets[:8]) or "none"
     raise errors.Unsupported(
         f"the server offers {offered} where one of {', '.join(protocols)} is needed", target=str(reference)
     )

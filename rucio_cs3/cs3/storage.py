@@ -32,10 +32,11 @@ from rucio_cs3.cs3.http.client import HTTPClient
 from rucio_cs3.cs3.kept_checksums import KeptChecksums
 from rucio_cs3.cs3.local_files import open_source
 from rucio_cs3.cs3.login.providers import CredentialProvider
+from rucio_cs3.cs3.login.tokens import TokenSource
 from rucio_cs3.cs3.namespace import Namespace
 from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.remote_file import RemoteFile
-from rucio_cs3.cs3.resources import FileInfo, Quota
+from rucio_cs3.cs3.resources import Entries, FileInfo, Quota
 from rucio_cs3.cs3.streams import Progress, UploadBody
 from rucio_cs3.cs3.uploads.attempt import Options
 from rucio_cs3.cs3.uploads.resumable import ResumableUploads
@@ -96,6 +97,11 @@ class CS3Storage:
         """
         return self._gateway.tokens.get(min_life_s=min_life_s).token
 
+    @property
+    def tokens(self) -> TokenSource:
+        """The access tokens of this identity, for this endpoint only. Secrets."""
+        return self._gateway.tokens
+
     # -- metadata -----------------------------------------------------------------------------------------
 
     def stat(self, reference: Reference) -> FileInfo:
@@ -117,8 +123,8 @@ class CS3Storage:
         """Whether a file or folder is there; every failure but NotFound is raised."""
         return self._namespace.present(reference) is not None
 
-    def list(self, reference: Reference) -> list[FileInfo]:
-        """The entries of a folder, by name.
+    def list(self, reference: Reference) -> Entries:
+        """The entries of a folder, by name; ``left_out`` says how many of them can be told no more of.
 
         :raises NotFound: when the folder does not exist.
         :raises InvalidRequest: when it is a file.

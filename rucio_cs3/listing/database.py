@@ -120,11 +120,14 @@ class _Look:
     # -- statements ------------------------------------------------------------------------------------------
 
     def _running(self) -> list[Mapping[str, Any]]:
-        """All of them, the oldest first: there are no more than the agents have threads."""
+        """All of them, the oldest first: there are no more than twice as many as the agents have threads."""
         request = models.Request
         # By updated_at, because the index on it then has them at its end, however many wait.
         statement = self._select(request, Stage.RUNNING).where(
-            request.estimated_transferred_at >= self._now, request.updated_at >= self._now - _LONGEST_LEASE
+            request.estimated_transferred_at >= self._now,
+            # What is claimed before its turn has none.
+            request.started_at.is_not(None),
+            request.updated_at >= self._now - _LONGEST_LEASE,
         )
         rows = self._session.execute(statement.order_by(desc(request.updated_at)).limit(WINDOW)).mappings().all()
         return sorted(rows, key=lambda row: (row["started_at"] or self._now, row["id"]))
@@ -133,8 +136,9 @@ class _Look:
         """Rows that no agent works on, how many there are, and when the first of them was submitted."""
         statement = self._select(models.Request, stage)
         if stage is Stage.WAITING:
-            lease = models.Request.estimated_transferred_at
-            statement = statement.where(or_(lease.is_(None), lease < self._now))
+            request = models.Request
+            lease = request.estimated_transferred_at
+            statement = statement.where(or_(lease.is_(None), lease < self._now, request.started_at.is_(None)))
         window = statement.limit(WINDOW).subquery()
         # As the agents go: the urgent first, then the old; 3 is what Rucio takes for none (core/request.py:146).
         age = func.coalesce(window.c.submitted_at, window.c.created_at)

@@ -35,7 +35,7 @@ class Stage(enum.Enum):
     RUNNING = "running"
     """An agent works on it."""
     WAITING = "waiting"
-    """Submitted; for an agent to take it."""
+    """Submitted; for an agent to take it, or to begin it within seconds."""
     THROTTLED = "throttled"
     """Held back by Rucio's throttler or preparer."""
     QUEUED = "queued"
@@ -78,7 +78,7 @@ class Transfer:
     :param progress: of what runs, or the last word about what is over.
     :param created_at: when Rucio made the request.
     :param submitted_at: when the submitter gave it to the agents.
-    :param started_at: when an agent took it.
+    :param started_at: when an agent began it.
     :param over_at: when it was done or failed.
     :param lease_until: until when its agent has said to be done, or to be heard of again.
     :param reason: why it failed, or why it waits.

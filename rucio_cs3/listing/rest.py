@@ -137,7 +137,8 @@ def _from_row(row: Mapping[str, Any], now: datetime) -> Transfer:
     lease, started = row.get("estimated_transferred_at"), row.get("started_at")
     state = str(row["state"])
     if state == "SUBMITTED":
-        stage = Stage.RUNNING if lease is not None and lease >= now else Stage.WAITING
+        # What is claimed before its turn has a lease, and has not started.
+        stage = Stage.RUNNING if started is not None and lease is not None and lease >= now else Stage.WAITING
     else:
         stage = _STAGES.get(state, Stage.FAILED)
     return Transfer(

@@ -20,6 +20,7 @@ from cs3.gateway.v1beta1 import gateway_api_pb2, gateway_api_pb2_grpc
 from cs3.rpc.v1beta1 import code_pb2
 
 from rucio_cs3.sandbox import reva_configuration
+from rucio_cs3.sandbox.aged_tokens import aged
 from rucio_cs3.sandbox.authority import common_authority
 from rucio_cs3.sandbox.lifecycle import Startable
 from rucio_cs3.sandbox.ports import LOOPBACK, free_ports
@@ -167,6 +168,13 @@ class RevaSite(Startable):
     def data_directory(self) -> Path:
         """Where the bytes are: the local driver keeps the tree below ``<root>/data``."""
         return self.directory / "storage" / "data"
+
+    def aged_token(self, token: str) -> str:
+        """One of this site's access or transfer tokens as it is after its end.
+
+        :raises ValueError: it is none of this site.
+        """
+        return aged(token, (self._jwt_secret, self._transfer_secret))
 
     def path_on_disk(self, relative: str) -> Path:
         """Place on this machine's disk of a file, named relative to the WebDAV base and not percent-encoded."""

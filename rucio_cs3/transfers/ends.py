@@ -15,7 +15,7 @@ from typing import Protocol
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.config import Proof
 from rucio_cs3.cs3.http.client import HTTPClient
-from rucio_cs3.cs3.login.tokens import LENT_LIFE_S
+from rucio_cs3.cs3.login.tokens import LENT_LIFE_S, Credential
 from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.resources import FileInfo
 from rucio_cs3.cs3.storage import CS3Storage
@@ -67,6 +67,13 @@ class End(Protocol):
     def leaves_parts(self) -> bool:
         """Whether a :meth:`store` that fails may leave something of it under the file's name. Where it never does,
         what stands there is somebody else's.
+        """
+        ...
+
+    @property
+    def token_has_died(self) -> bool:
+        """Whether the token that :meth:`authorization` gave last is known to be dead by now: the site has refused it,
+        or its time is over. A new one in its place proves nothing; False where no token is kept.
         """
         ...
 
@@ -189,6 +196,7 @@ class CS3End:
         self._reference = reference
         self.url = url
         self.wish = wish
+        self._given: Credential | None = None
 
     @property
     def name(self) -> str:
@@ -209,6 +217,10 @@ class CS3End:
     @property
     def leaves_parts(self) -> bool:
         return False
+
+    @property
+    def token_has_died(self) -> bool:
+        return self._given is not None and self._storage.tokens.has_died(self._given)
 
     def is_same_place(self, other: End) -> bool:
         if self.url == other.url:
@@ -262,7 +274,8 @@ class CS3End:
     def authorization(self, *, write: bool, lent: bool = False) -> str:
         # Neither line of servers takes a transfer token alone (Reva v3.12.1 and OpenCloud: 401), nor gives out a
         # token for one file, so the access token it is, for both.
-        return f"Bearer {self._storage.access_token(min_life_s=LENT_LIFE_S if lent else 0.0)}"
+        self._given = self._storage.tokens.get(min_life_s=LENT_LIFE_S if lent else 0.0)
+        return f"Bearer {self._given.token}"
 
     def open(self) -> AbstractContextManager[Reader]:
         return self._storage.open(self._reference)

@@ -72,6 +72,10 @@ class Watch(Protocol):
         """So many bytes of the file have moved since the copy began."""
         ...
 
+    def copied(self) -> None:
+        """The copy has ended, and well as the site says; its proof follows."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:

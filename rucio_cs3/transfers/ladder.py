@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.resources import FileInfo
@@ -35,6 +36,13 @@ _log = logging.getLogger(__name__)
 #: that does them no more would make a copy within itself, where nobody looks for it (Reva v3.12.1).
 _PUSH_PROOF_S = 60.0
 
+#: Copies between the sites themselves, with a token of each.
+_BY_LENT_TOKENS = (Mode.PULL, Mode.PUSH)
+
+#: What a COPY with a dead token may end with: Reva v3.12.1 says 401 to its own and passes on that of a pull's source;
+#: of a push to a destination that says 401 it claims success, so that there is no file (a ServerFault, too).
+_MAY_BE_A_TOKEN = (errors.Unauthenticated, errors.ServerFault)
+
 
 class _NotAsked(errors.Unsupported):
     """Nobody was asked for the copy, so nobody has shown anything by it."""
@@ -43,8 +51,35 @@ class _NotAsked(errors.Unsupported):
 def transfer_one(job: Job, source: End, destination: End, claim: Claim, watch: Watch) -> Outcome:
     """Bring one file over and prove it; all of this client's errors end in the outcome.
 
+    Where a token that one of the sites was given has died meanwhile, it is done once more with new ones.
+
     Idempotent: after a crash at any instant it may be called again for the same job.
     """
+    outcome = _transfer(job, source, destination, claim, watch)
+    if outcome.mode in _BY_LENT_TOKENS and isinstance(outcome.error, _MAY_BE_A_TOKEN):
+        # Over CS3 a dead token is found and replaced; of a COPY it is known only afterwards, if at all.
+        refused = _refused_login(source) or _refused_login(destination)
+        if refused is not None:
+            # It says whose login it is, which no COPY does.
+            return replace(outcome, reason=str(refused), error=refused)
+        if source.token_has_died or destination.token_has_died:
+            _log.warning("%s: copying again, because a token has died (%s)", job.request_id, outcome.reason)
+            outcome = _transfer(replace(job, resumed=True), source, destination, claim, watch)
+    return outcome
+
+
+def _refused_login(end: End) -> errors.Unauthenticated | None:
+    """A look that finds out whether the site still knows who we are, and has a new token where the old one has died."""
+    try:
+        end.stat()
+    except errors.Unauthenticated as exc:
+        return exc
+    except errors.CS3Error:
+        pass  # whatever else is wrong has been said, or will be
+    return None
+
+
+def _transfer(job: Job, source: End, destination: End, claim: Claim, watch: Watch) -> Outcome:
     try:
         claim.check()
         if source.is_same_place(destination):
@@ -82,6 +117,7 @@ def transfer_one(job: Job, source: End, destination: End, claim: Claim, watch: W
     try:
         _copy(order, tried, job, source, destination, claim, watch)
         copied = True
+        watch.copied()
         file = prove(job, destination)
         # A rule may have been deleted while its file was on the way, and Rucio's reaper may have found nothing yet
         # to delete: what nobody knows of must not stay.

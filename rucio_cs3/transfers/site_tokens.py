@@ -16,7 +16,11 @@ import time
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.config import WebDAVSite, is_loopback
 from rucio_cs3.cs3.http.client import http_error
-from rucio_cs3.cs3.login.providers import CredentialProvider
+from rucio_cs3.cs3.login.authentication import LastRefusal
+from rucio_cs3.cs3.login.bearer_tokens import CommandToken
+from rucio_cs3.cs3.login.oauth import IssuedToken
+from rucio_cs3.cs3.login.providers import BearerProvider, CredentialProvider, Login, TokenGiver
+from rucio_cs3.cs3.login.tokens import LENT_LIFE_S, Credential, TokenSource, credential_of_unknown_age
 from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.webdav.webdav import WebDAVClient
 from rucio_cs3.transfers.ends import NothingToLend
@@ -42,6 +46,13 @@ _ABOUT_NOW = frozenset({401, 408, 425, 429})
 _ANSWER_MAX_BYTES = 16 * 1024
 _PATIENCE_S = 30.0
 
+#: Base64 in either alphabet; what else a header might be made to say is none.
+_MACAROON = re.compile(r"[A-Za-z0-9+/_-]+=*")
+
+#: Logins that a plain site can be shown as user name and password. What else a gateway is told is none of its business:
+#: a cloud's machine key makes its holder anybody there.
+_PASSWORDS = frozenset({"basic", "appauth"})
+
 _ACTIVITY = re.compile(rb"activity:([A-Z_,]+)")
 
 
@@ -64,6 +75,28 @@ class _Refusals:
 _REFUSALS = _Refusals()
 
 
+class _Asked:
+    """The token of an issuer, or of a command: kept until it nears its end, so that not each request asks for one."""
+
+    def __init__(self, giver: TokenGiver) -> None:
+        self._giver = giver
+        self._refusal = LastRefusal()
+        self.source = TokenSource(self._ask)
+
+    def _ask(self) -> Credential:
+        # One thread at a time, says the source.
+        self._refusal.check(None)
+        try:
+            return credential_of_unknown_age(self._giver.get())
+        except errors.Unauthenticated as error:
+            self._refusal.note(None, error)
+            raise
+
+
+#: Of the whole process; a forked child goes on with what there was.
+_ASKED: dict[TokenGiver, _Asked] = {}
+
+
 class SiteTokens:
     """The tokens of one identity at one plain site; safe for many threads.
 
@@ -75,20 +108,52 @@ class SiteTokens:
         self._reader = reader
         self._writer = writer
 
-    def own(self, *, write: bool) -> str:
+    def own(self, *, write: bool, min_life_s: float = 0.0) -> str:
         """Value of ``Authorization`` for a request from here to the site, and to nobody else. A secret.
 
-        :raises ConfigurationError: where a password would travel without TLS to another machine.
+        :param min_life_s: what a token has to live that is asked for; see :class:`~.cs3.login.tokens.Credential`.
+        :raises ConfigurationError: where a password would travel without TLS to another machine, and for a login that
+            only a cloud's gateway understands.
         """
-        login = (self._writer if write else self._reader).login()
+        login = self._login(write=write, min_life_s=min_life_s)
         if login.type == "bearer":
             return f"Bearer {login.client_secret}"
+        if login.type not in _PASSWORDS:
+            raise errors.ConfigurationError(
+                f"{self._site.name}: a login of type {login.type} is for a cloud's gateway, and this site has none; it "
+                "is not sent, so use type bearer or basic"
+            )
         server = self._site.server
         # cs3_allow_plaintext is about tokens, which end by themselves; a password does not.
         if not server.secure and not is_loopback(server.host):
             raise errors.ConfigurationError(f"{self._site.name}: a password is sent over TLS only; use a token")
         pair = f"{login.client_id}:{login.client_secret}".encode()
         return f"Basic {base64.b64encode(pair).decode()}"
+
+    def refused(self, authorization: str) -> None:
+        """The site has just answered 401 to it: if it is a token that is kept, it is asked for anew."""
+        for provider in (self._reader, self._writer):
+            asked = _asked(provider)
+            kept = asked.source.current if asked is not None else None
+            if asked is not None and kept is not None and authorization == f"Bearer {kept.token}":
+                asked.source.invalidate(kept)
+
+    def current(self, *, write: bool) -> Credential | None:
+        """The token that is kept; None where none is."""
+        asked = _asked(self._writer if write else self._reader)
+        return asked.source.current if asked is not None else None
+
+    def has_died(self, credential: Credential, *, write: bool) -> bool:
+        """Whether a token that was kept is known to be dead by now."""
+        asked = _asked(self._writer if write else self._reader)
+        return asked is not None and asked.source.has_died(credential)
+
+    def _login(self, *, write: bool, min_life_s: float = 0.0) -> Login:
+        provider = self._writer if write else self._reader
+        asked = _asked(provider)
+        if asked is None:
+            return provider.login()
+        return Login("bearer", "", asked.source.get(min_life_s=min_life_s).token)
 
     def lend(self, client: WebDAVClient, reference: Reference, *, write: bool) -> str:
         """Value of ``TransferHeaderAuthorization`` by which the other side may read (or write) one file. A secret.
@@ -103,7 +168,7 @@ class SiteTokens:
                 return f"Bearer {given}"
             if given is _None.OF_THIS_SITE:
                 _REFUSALS.note(self._site, provider, write=write)
-        own = self.own(write=write)
+        own = self.own(write=write, min_life_s=LENT_LIFE_S)
         if not own.startswith("Bearer "):
             raise NothingToLend(
                 f"{self._site.name} gives no macaroons, and a password is not shown to another site; set a token, or "
@@ -112,6 +177,14 @@ class SiteTokens:
                 target=str(reference),
             )
         return own
+
+
+def _asked(provider: CredentialProvider) -> _Asked | None:
+    """Where a token is asked for; None where it is read from a file or setting, where a new one is found at once."""
+    if not (isinstance(provider, BearerProvider) and isinstance(provider.token, IssuedToken | CommandToken)):
+        return None
+    # Of two threads that are the first here, one makes it for nothing.
+    return _ASKED.get(provider.token) or _ASKED.setdefault(provider.token, _Asked(provider.token))
 
 
 class _None(enum.Enum):
@@ -148,9 +221,9 @@ def _ask(client: WebDAVClient, reference: Reference, *, write: bool) -> str | _N
         body = response.read(_ANSWER_MAX_BYTES)
     try:
         macaroon = json.loads(body)["macaroon"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return _None.FOR_THIS_FILE  # a page that somebody put before the site, say
-    if not isinstance(macaroon, str):
+    if not isinstance(macaroon, str) or not _MACAROON.fullmatch(macaroon):
         return _None.FOR_THIS_FILE
     return macaroon if _is_good_for(macaroon, activities) else _None.OF_THIS_SITE
 

@@ -65,6 +65,7 @@ def copy_unseen(job: Job, source: End, destination: End, claim: Claim, watch: Wa
     watch.began(Mode.PULL)
     try:
         copies.COPIES[Mode.PULL](job.size_bytes, job.checksums, source, destination, progress)
+        watch.copied()
         file = prove(job, destination)
         # See transfer_one.
         claim.confirm()

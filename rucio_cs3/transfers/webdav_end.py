@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.config import Proof, WebDAVSite
 from rucio_cs3.cs3.http.client import HTTPClient
+from rucio_cs3.cs3.login.tokens import Credential
 from rucio_cs3.cs3.namespace import OPEN_OUTCOME
 from rucio_cs3.cs3.pool import HTTP_POOL
 from rucio_cs3.cs3.reference import Reference
@@ -48,7 +49,9 @@ class WebDAVEnd:
         self._reference: Reference = site.server.reference(pfn)
         self.url = site.server.url(self._reference)
         self.wish = wish
-        self._client = WebDAVClient(site, HTTP_POOL.get(site), lambda write: tokens.own(write=write))
+        self._client = WebDAVClient(site, HTTP_POOL.get(site), lambda write: tokens.own(write=write), tokens.refused)
+        # With whether it was for writing.
+        self._given: tuple[Credential | None, bool] = (None, False)
 
     @property
     def name(self) -> str:
@@ -70,6 +73,11 @@ class WebDAVEnd:
     @property
     def leaves_parts(self) -> bool:
         return True
+
+    @property
+    def token_has_died(self) -> bool:
+        given, write = self._given
+        return given is not None and self._tokens.has_died(given, write=write)
 
     def is_same_place(self, other: End) -> bool:
         return self.url == other.url
@@ -109,8 +117,12 @@ class WebDAVEnd:
 
     def authorization(self, *, write: bool, lent: bool = False) -> str:
         if lent:
-            return self._tokens.lend(self._client, self._reference, write=write)
-        return self._tokens.own(write=write)
+            authorization = self._tokens.lend(self._client, self._reference, write=write)
+        else:
+            authorization = self._tokens.own(write=write)
+        # Of a macaroon, the token that it was had with.
+        self._given = self._tokens.current(write=write), write
+        return authorization
 
     def open(self) -> AbstractContextManager[Reader]:
         return self._client.open(self._reference)

@@ -69,7 +69,7 @@ class RucioFace:
 
         self.place = place
         self.target = place.file(f"target{_TEMPORARY}")
-        self._protocol: Any = rsemanager.create_protocol(_rse_of(place, settings or {}), "write")
+        self._protocol: Any = rsemanager.create_protocol(rse_of(place, settings or {}), "write")
         user = next(iter(place.cloud.users.values()))
         self._protocol.connect({"username": user.username, "password": user.password})
 
@@ -93,7 +93,7 @@ class RucioFace:
         return str(self._protocol.endpoint.webdav.url(reference))
 
 
-def _rse_of(place: Place, settings: dict[str, Any]) -> dict[str, Any]:
+def rse_of(place: Place, settings: dict[str, Any]) -> dict[str, Any]:
     """What Rucio's ``get_rse_info`` gives for an RSE whose files are below the folder of the case."""
     url = urlsplit(place.cloud.webdav_url)
     domains = {domain: dict.fromkeys(("read", "write", "delete"), 1) for domain in ("lan", "wan")}

@@ -11,19 +11,21 @@ import threading
 from concurrent import futures
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 from cs3.gateway.v1beta1 import gateway_api_pb2
 from cs3.rpc.v1beta1 import code_pb2, status_pb2
 from google.protobuf import message_factory
 
+from rucio_cs3.sandbox.cloud import EmbeddedCloud
 from rucio_cs3.sandbox.cloud.faults import Fault, Faults
 from rucio_cs3.sandbox.cloud.rpc import lead
 from rucio_cs3.sandbox.cloud.traffic import Traffic
 from rucio_cs3.sandbox.lifecycle import Startable
 from rucio_cs3.sandbox.ports import LOOPBACK, free_port
 from rucio_cs3.sandbox.reva import RevaSite, User
-from tests.contract.http_relay import HTTPRelay, Tokens
+from tests.contract.http_relay import HTTPRelay, Tokens, Witness
 
 _SERVICE = gateway_api_pb2.DESCRIPTOR.services_by_name["GatewayAPI"]
 _POLL_S = 0.05
@@ -44,21 +46,29 @@ _REFUSED = {
 class FaultyReva(Startable):
     """The surface of a sandbox cloud: a running Reva site, with fault scripts.
 
+    An embedded cloud can be behind the relays, too: for what only they can do, such as the witness.
+
     :param site: started already, and stopped by its owner.
     """
 
-    def __init__(self, site: RevaSite) -> None:
+    def __init__(self, site: RevaSite | EmbeddedCloud) -> None:
         self.site = site
         self.name = site.name
         self.root = site.root
-        self.tls = False
+        self.tls = self.gateway_tls = False
         self.ca_bundle: Path | None = None
         self.faults = Faults(refused=_REFUSED)
         self.traffic = Traffic()
-        self._tokens = Tokens()
+        #: Told of all that passes.
+        self.witness = Witness()
+        #: Another secret that every login is sent with; None leaves them as they are.
+        self.password: str | None = None
+        self.tokens = Tokens(site.aged_token)
         self._stopping = threading.Event()
-        self._http = HTTPRelay(site.http_url, self.faults, self.traffic, self._tokens, self._stopping)
-        self._gateway = _GatewayRelay(site, self.faults, self._tokens, self._stopping, self._http.address)
+        self._http = HTTPRelay(
+            site.http_url, self.faults, self.traffic, self.tokens, self._stopping, lambda: self.witness
+        )
+        self._gateway = _GatewayRelay(self, self._stopping, self._http.address)
 
     @property
     def gateway(self) -> str:
@@ -66,7 +76,7 @@ class FaultyReva(Startable):
 
     @property
     def webdav_url(self) -> str:
-        return f"http://{self._http.address}/remote.php/webdav"
+        return urlsplit(self.site.webdav_url)._replace(netloc=self._http.address).geturl()
 
     @property
     def users(self) -> dict[str, User]:
@@ -96,14 +106,13 @@ class FaultyReva(Startable):
 class _GatewayRelay(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Passes unary calls on to the site's gateway."""
 
-    def __init__(
-        self, site: RevaSite, faults: Faults, tokens: Tokens, stopping: threading.Event, http_address: str
-    ) -> None:
-        self._faults = faults
-        self._tokens = tokens
+    def __init__(self, owner: FaultyReva, stopping: threading.Event, http_address: str) -> None:
+        self._owner = owner
+        self._faults = owner.faults
+        self._tokens = owner.tokens
         self._stopping = stopping
         self._http_address = http_address
-        self._channel = grpc.insecure_channel(site.gateway, options=_CHANNEL_OPTIONS)
+        self._channel = grpc.insecure_channel(owner.site.gateway, options=_CHANNEL_OPTIONS)
         self._server = grpc.server(futures.ThreadPoolExecutor(16), handlers=(self,), options=[("grpc.so_reuseport", 0)])
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
 
@@ -125,12 +134,17 @@ class _GatewayRelay(grpc.GenericRpcHandler):  # type: ignore[misc]
     def _relay(self, method: str, request: bytes, context: Any) -> bytes:
         name = method.rpartition("/")[2]
         response_class: Any = message_factory.GetMessageClass(_SERVICE.methods_by_name[name].output_type)
+        metadata = dict(context.invocation_metadata())
+        self._owner.witness.came(f"gateway.{name}", metadata)
+        self._owner.witness.passes(f"gateway.{name}", "before")
         fault = self._faults.take(f"gateway.{name}")
         if fault is not None and fault.kind == "code":
             return self._status(response_class, fault)
         if fault is not None:
             self._act_before(fault, context)
-        token = dict(context.invocation_metadata()).get("x-access-token", "")
+        token = metadata.get("x-access-token", "")
+        if name in ("WhoAmI", "Authenticate"):
+            request = self._as_seen(name, request)
         try:
             answer: bytes = self._channel.unary_unary(method)(
                 request,
@@ -142,12 +156,25 @@ class _GatewayRelay(grpc.GenericRpcHandler):  # type: ignore[misc]
             context.abort(failed.code(), failed.details())
         if fault is not None and fault.kind == "lost-answer":
             context.abort(grpc.StatusCode.UNAVAILABLE, "a scripted fault: the answer got lost")
+        self._owner.witness.passes(f"gateway.{name}", "after")
         response = response_class.FromString(answer)
-        if name == "Authenticate":
+        if name == "Authenticate" and response.token:
             self._tokens.issued(response.token)
+        for protocol in getattr(response, "protocols", ()):
+            self._tokens.offered(protocol.token)
         nowhere = fault is not None and fault.kind == "nowhere"
         lead(response, f"{LOOPBACK}:{free_port()}" if nowhere else self._http_address)
         return bytes(response.SerializeToString())
+
+    def _as_seen(self, name: str, request: bytes) -> bytes:
+        """A request that has a secret in itself."""
+        request_class: Any = message_factory.GetMessageClass(_SERVICE.methods_by_name[name].input_type)
+        message = request_class.FromString(request)
+        if name == "WhoAmI":
+            message.token = self._tokens.as_seen(message.token)
+        elif self._owner.password is not None:
+            message.client_secret = self._owner.password
+        return bytes(message.SerializeToString())
 
     @staticmethod
     def _status(response_class: Any, fault: Fault) -> bytes:

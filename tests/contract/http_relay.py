@@ -13,14 +13,17 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
 from rucio_cs3.sandbox.cloud.faults import Faults, Throttle, flip
 from rucio_cs3.sandbox.cloud.traffic import Passed, Traffic
 
 _BLOCK_BYTES = 64 * 1024
+
+Moment = Literal["before", "middle", "after"]
+
 _POLL_S = 0.05
 #: Reva ends a request whose body broke off within milliseconds; a loaded machine gets more.
 _SETTLE_S = 10.0
@@ -34,27 +37,58 @@ _WITH_BODY = frozenset({"PUT", "PATCH"})
 
 
 class Tokens:
-    """Access tokens that were issued, and those that Reva is not to see any more; thread-safe."""
+    """Tokens that were issued, and those that the server is not to see alive any more; thread-safe.
 
-    def __init__(self) -> None:
+    :param aged: gives a token as it is after its end.
+    """
+
+    def __init__(self, aged: Callable[[str], str]) -> None:
+        self._aged = aged
         self._lock = threading.Lock()
-        self._issued: set[str] = set()
+        self._access: set[str] = set()
+        self._transfer: set[str] = set()
         self._expired: set[str] = set()
 
     def issued(self, token: str) -> None:
+        """An access token."""
         with self._lock:
-            self._issued.add(token)
+            self._access.add(token)
             # Two logins within one second give the same token (Reva's have no jti); the second makes it live again.
             self._expired.discard(token)
 
-    def expire_all(self) -> None:
+    def offered(self, token: str) -> None:
+        """A transfer token."""
         with self._lock:
-            self._expired |= self._issued
+            self._transfer.add(token)
+            self._expired.discard(token)
+
+    def expire_all(self, *, access: bool = True, transfer: bool = False) -> None:
+        """All that were issued until now."""
+        with self._lock:
+            self._expired |= (self._access if access else set()) | (self._transfer if transfer else set())
+
+    def all(self) -> set[str]:
+        """All tokens that were ever issued."""
+        with self._lock:
+            return self._access | self._transfer
 
     def as_seen(self, token: str) -> str:
-        """What Reva gets in place of a token: a broken signature where it has expired."""
+        """What the server gets in place of a token."""
         with self._lock:
-            return f"{token}x" if token in self._expired else token
+            expired = token in self._expired
+        return self._aged(token) if expired else token
+
+
+class Witness:
+    """Is told of all that passes; does nothing by itself. May be called by many threads."""
+
+    def passes(self, point: str, moment: Moment) -> None:
+        """Something passes a point: ``before`` the server gets it, in the ``middle`` of its body, and ``after`` the
+        server's answer, which the client has not got yet.
+        """
+
+    def came(self, point: str, headers: Mapping[str, str]) -> None:
+        """A request has come, with these headers (or metadata), as its sender wrote them; names in lower case."""
 
 
 class _Ended(Exception):
@@ -65,16 +99,24 @@ class HTTPRelay:
     """One listening socket before one server.
 
     :param upstream_url: where the server is; only host and port count.
+    :param witness: gives the witness of the moment.
     """
 
     def __init__(
-        self, upstream_url: str, faults: Faults, traffic: Traffic, tokens: Tokens, stopping: threading.Event
+        self,
+        upstream_url: str,
+        faults: Faults,
+        traffic: Traffic,
+        tokens: Tokens,
+        stopping: threading.Event,
+        witness: Callable[[], Witness],
     ) -> None:
         class Relay(_Exchange):
             pass
 
         Relay.upstream = urlsplit(upstream_url).netloc
         Relay.faults, Relay.traffic, Relay.tokens, Relay.stopping = faults, traffic, tokens, stopping
+        Relay.witness = staticmethod(witness)
         self._server = _Server(("127.0.0.1", 0), Relay)
         self.address = f"127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(
@@ -111,11 +153,12 @@ class _Exchange(http.server.BaseHTTPRequestHandler):
     traffic: Traffic
     tokens: Tokens
     stopping: threading.Event
+    witness: Callable[[], Witness]
     passed: Passed
 
     def _exchange(self) -> None:
         area = "data" if self.path.startswith("/data") else "webdav"
-        point = f"{area}.{self.command.lower()}"
+        self.point = point = f"{area}.{self.command.lower()}"
         self.passed = self.traffic.begin(
             point,
             length=int(self.headers.get("Content-Length", 0)),
@@ -123,6 +166,8 @@ class _Exchange(http.server.BaseHTTPRequestHandler):
             upload_offset=self.headers.get("Upload-Offset", ""),
         )
         self.fault = self.faults.take(point)
+        self.witness().came(point, {name.lower(): value for name, value in self.headers.items()})
+        self.witness().passes(point, "before")
         try:
             self._relay()
         except (_Ended, OSError, http.client.HTTPException):
@@ -159,6 +204,7 @@ class _Exchange(http.server.BaseHTTPRequestHandler):
         with contextlib.closing(connection):
             self._forward(connection)
             with connection.getresponse() as response:
+                self.witness().passes(self.point, "after")
                 if self._is("lost-answer", "answer"):
                     response.read()
                     if self.fault is not None and self.fault.kind == "answer":
@@ -199,13 +245,15 @@ class _Exchange(http.server.BaseHTTPRequestHandler):
         offset = 0
         for piece in self._body(limit):
             connection.send(flip(piece[: max(kept - offset, 0)], offset, flipped))
+            if offset < length / 2 <= offset + len(piece):
+                self.witness().passes(self.point, "middle")
             offset += len(piece)
         connection.send(b"+" * more)
         if limit is not None or lost is not None or offset < length:
             self._break_off(connection)
 
     def _as_seen(self, name: str, value: str) -> str:
-        if name.lower() == "x-access-token":
+        if name.lower() in ("x-access-token", "x-reva-transfer"):
             return self.tokens.as_seen(value)
         scheme, _, token = value.partition(" ")
         if name.lower() == "authorization" and scheme == "Bearer":

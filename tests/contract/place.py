@@ -87,6 +87,16 @@ class Place:
     local: Path
     _storages: list[CS3Storage] = field(default_factory=list)
 
+    @property
+    def provider(self) -> BasicProvider:
+        """The first user's login."""
+        return provider_of(self.cloud)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The settings of :attr:`storage`."""
+        return self.storage.endpoint
+
     def file(self, name: str) -> Reference:
         """The place ``name`` below the folder."""
         return self.folder.child(name)

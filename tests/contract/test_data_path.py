@@ -100,10 +100,7 @@ def test_c1307_a_refusal_keeps_its_meaning(uploading: Uploading, script: str, ki
     """Before the body, in the middle of it, and after it; Retry-After is kept."""
     truths = uploading(size=SIZE, upload_protocol="simple")
     truths.place.fault("data.put", script, FOREVER)
-    error = truths.upload()
-    truths.fails(error, kind, words=(f"HTTP {script[7:10]}", "PUT"))
-    assert error is not None
-    assert truths.face.reason(error).retry_after_s == (3000 if "retry-after" in script else None)
+    truths.is_refused(truths.upload(), kind, script, method="PUT")
 
 
 @pytest.mark.parametrize(

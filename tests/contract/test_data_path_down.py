@@ -75,10 +75,7 @@ def test_c1323_a_flipped_byte(downloading: Downloading, position: int) -> None:
 def test_c1324_a_refusal_keeps_its_meaning(downloading: Downloading, script: str, kind: type[errors.CS3Error]) -> None:
     truths = downloading(size=SIZE)
     truths.place.fault("data.get", script, FOREVER)
-    error = truths.download()
-    truths.fails(error, kind, words=(f"HTTP {script[7:10]}", "GET"))
-    assert error is not None
-    assert truths.face.reason(error).retry_after_s == (3000 if "retry-after" in script else None)
+    truths.is_refused(truths.download(), kind, script, method="GET")
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,26 @@
-"""C1401 to C1405: each way to log in, at embedded clouds and at a real Reva. What is promised: docs/contract.md."""
+"""C1401 to C1411: each way to log in, at embedded clouds and at a real Reva. What is promised: docs/contract.md."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jwt
 import pytest
+from cs3.gateway.v1beta1 import gateway_api_pb2
 
+from rucio_cs3 import rse_logins
 from rucio_cs3.cs3 import CS3Storage, Reference, errors
 from rucio_cs3.cs3.gateway import Gateway
 from rucio_cs3.cs3.login.app_passwords import AppPasswords
+from rucio_cs3.cs3.login.bearer_tokens import AudienceToken
 from rucio_cs3.cs3.login.providers import (
     AppPasswordProvider,
+    BasicProvider,
     BearerProvider,
     CredentialProvider,
     Login,
@@ -29,7 +33,7 @@ from rucio_cs3.sandbox.issuer import Issuer
 from rucio_cs3.sandbox.reva import RevaSite
 from tests.contract.place import content, endpoint_of, provider_of
 
-BEARER_SECRET = "an identity provider's secret of at least 32 bytes"
+AUDIENCE = "cloud"
 WRONG = "wrong-secret-word"
 
 
@@ -37,12 +41,12 @@ WRONG = "wrong-secret-word"
 class House:
     """A cloud that takes every login its line knows.
 
-    :param bearer: makes a token of its identity provider: for whom, and how many seconds it lives.
+    :param issuer: whose tokens let somebody in; the subject of the client's own is the cloud's first user.
     """
 
     #: An EmbeddedCloud or a RevaSite.
     cloud: Any
-    bearer: Callable[[str, float], str] = field(repr=False)
+    issuer: Issuer
 
     @property
     def user(self) -> str:
@@ -66,12 +70,24 @@ class House:
             return AppPasswordProvider(self.user, Secret(self.app_password()))
         if kind == "machine":
             return MachineProvider(self.user, Secret(self.cloud.machine_key))
+        if kind == "basic":
+            return provider_of(self.cloud)
         return BearerProvider(Secret(self.bearer(self.user, 60)))
+
+    def bearer(self, name: str, life_s: float) -> str:
+        return self.issuer.access_token(name, audience=AUDIENCE, life_s=life_s)
+
+    def logged_in_as(self, provider: CredentialProvider) -> str:
+        with contextlib.closing(Gateway(endpoint_of(self.cloud), provider)) as gateway:
+            request = gateway_api_pb2.WhoAmIRequest(token=gateway.tokens.get().token)
+            return str(gateway.ask("WhoAmI", request, "").user.username)
 
     def wrong(self) -> Mapping[str, CredentialProvider]:
         """Providers that nobody lets in, each in its own way."""
         secret = Secret(WRONG)
         return {
+            "basic": BasicProvider(self.user, secret),
+            "basic of nobody": BasicProvider("nobody", secret),
             "appauth": AppPasswordProvider(self.user, secret),
             "appauth of nobody": AppPasswordProvider("nobody", secret),
             "appauth that has ended": AppPasswordProvider(
@@ -85,21 +101,18 @@ class House:
         }
 
 
-def _embedded_token(name: str, life_s: float) -> str:
-    return jwt.encode({"sub": name, "exp": int(time.time() + life_s)}, BEARER_SECRET, algorithm="HS256")
-
-
 @pytest.fixture(scope="module", params=["v3", "spaces", pytest.param("reva", marks=pytest.mark.reva)])
 def house(request: pytest.FixtureRequest) -> Iterator[House]:
     if request.param == "reva":
         request.getfixturevalue("reva_sites")  # skips or fails where there is no revad
-        with Issuer() as issuer, RevaSite("logins", issuer=issuer.url) as site:
-            yield House(
-                cloud=site, bearer=lambda name, life_s: issuer.access_token(name, audience="cloud", life_s=life_s)
-            )
+        with Issuer("einstein") as issuer, RevaSite("logins", issuer=issuer.url) as site:
+            yield House(cloud=site, issuer=issuer)
     else:
-        with EmbeddedCloud(name="logins", behaviour=Behaviour(request.param), bearer_secret=BEARER_SECRET) as cloud:
-            yield House(cloud=cloud, bearer=_embedded_token)
+        with (
+            Issuer("einstein") as issuer,
+            EmbeddedCloud(name="logins", behaviour=Behaviour(request.param), issuer=issuer.url) as cloud,
+        ):
+            yield House(cloud=cloud, issuer=issuer)
 
 
 def round_trip(cloud: Any, provider: CredentialProvider, name: str, local: Path) -> None:
@@ -116,7 +129,7 @@ def round_trip(cloud: Any, provider: CredentialProvider, name: str, local: Path)
         assert not storage.exists(file)
 
 
-@pytest.mark.parametrize("kind", ["appauth", "machine", "bearer"])
+@pytest.mark.parametrize("kind", ["basic", "appauth", "machine", "bearer"])
 def test_c1401_each_way_to_log_in(house: House, kind: str, tmp_path: Path) -> None:
     round_trip(house.cloud, house.right(kind), kind, tmp_path)
 
@@ -179,3 +192,57 @@ def test_c1404_an_app_password_is_made_listed_and_revoked(house: House) -> None:
         pytest.raises(errors.Unauthenticated, match=rf"{house.user} \(appauth\)"),
     ):
         storage.exists(Reference(storage.endpoint.root))
+
+
+@pytest.mark.parametrize(
+    "way", ["file", "discovery", "command", "client_credentials", "refresh_token", "token_exchange", "session"]
+)
+def test_c1406_wherever_a_bearer_token_comes_from(
+    house: House, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def private(name: str, text: str) -> str:
+        path = tmp_path / name
+        path.touch(0o600)
+        path.write_text(text)
+        return str(path)
+
+    issuer, good = house.issuer, house.bearer(house.user, 600)
+    client = {"issuer": issuer.url, "client_id": issuer.client_id, "client_secret": issuer.client_secret}
+    entries: Mapping[str, Mapping[str, object]] = {
+        "file": {"token_file": private("token", house.bearer(house.user, -60))},
+        "discovery": {"token_discovery": True},
+        "command": {"token_command": ["cat", private("written", good)]},
+        "client_credentials": {**client, "audience": AUDIENCE, "scope": "openid"},
+        "refresh_token": {
+            **client,
+            "grant": "refresh_token",
+            "refresh_token_file": private("refresh", issuer.refresh_token(house.user)),
+        },
+        "token_exchange": {**client, "grant": "token_exchange", "subject_token_file": private("subject", good)},
+    }
+    monkeypatch.setenv("BEARER_TOKEN_FILE", private("discovered", good))
+    monkeypatch.delenv("BEARER_TOKEN", raising=False)
+    if way == "session":
+        both = issuer.access_token(house.user, audience=f"rucio {AUDIENCE}")
+        provider: CredentialProvider = BearerProvider(AudienceToken(both, AUDIENCE, "the token"))
+    else:
+        provider = rse_logins.provider(entries[way], lambda: "nobody")
+    if way == "file":
+        # What is in the file counts when it is needed.
+        with house.storage(provider) as storage, pytest.raises(errors.Unauthenticated, match="bearer"):
+            storage.exists(Reference(storage.endpoint.root))
+        private("token", good)
+    round_trip(house.cloud, provider, f"bearer-{way}", tmp_path)
+    assert house.logged_in_as(provider) == house.user
+
+
+def test_c1407_a_machine_acts_as_the_user_of_the_account(house: House) -> None:
+    first, second = list(house.cloud.users)[:2]
+    entry = {"type": "machine", "api_key": house.cloud.machine_key, "users": {"jdoe": first, "root": second}}
+    for account, user in (("jdoe", first), ("root", second)):
+        acting = rse_logins.provider(entry, partial(str, account))
+        assert house.logged_in_as(acting) == user
+    with pytest.raises(errors.ConfigurationError, match="Rucio account marie has no user"):
+        rse_logins.provider(entry, lambda: "marie")
+    named = rse_logins.provider({**entry, "users": {}, "username": "{account}"}, lambda: second)
+    assert house.logged_in_as(named) == second

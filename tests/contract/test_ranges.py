@@ -22,6 +22,7 @@ import pytest
 from rucio_cs3.cs3 import Reference, errors
 from rucio_cs3.cs3.downloads.ranges import FRUITLESS_MAX, Block
 from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud
+from rucio_cs3.sandbox.cloud.faults import FOREVER
 from rucio_cs3.sandbox.reva import RevaSite
 from tests.contract.conftest import fresh_place
 from tests.contract.faulty_reva import FaultyReva
@@ -438,7 +439,7 @@ def test_c1127_an_error_of_one_stream_ends_all(ranging: Place) -> None:
     stored = ranging.put("file", content(LARGE))
     target = ranging.local_file(OLD, "target")
     ranging.fault("data.get", "delay:1")
-    ranging.fault("data.get", "return-403")
+    ranging.fault("data.get", "return-403", FOREVER)
     with pytest.raises(errors.AccessDenied):
         ranging.storage.download(stored, target, streams=4)
     whole(ranging, target, OLD)

@@ -176,6 +176,15 @@ class Truths:
         if not isinstance(reason, errors.LocalError):
             assert str(self.place.folder) in text
 
+    def is_refused(self, error: BaseException | None, kind: type[errors.CS3Error], script: str, *, method: str) -> None:
+        """The transfer has failed by what an HTTP server said, and keeps it: status, and seconds until it may be asked.
+
+        :param script: ``return-<status>``, maybe with ``retry-after:3000``.
+        """
+        self.fails(error, kind, words=(f"HTTP {script[7:10]}", method))
+        assert error is not None
+        assert self.face.reason(error).retry_after_s == (3000 if "retry-after" in script else None)
+
     def _run(self, transfer: Callable[[], None]) -> BaseException | None:
         try:
             transfer()

@@ -96,6 +96,8 @@ class Observer:
         if self.on_bytes is not None:
             self.on_bytes(total_bytes)
 
+    def copied(self) -> None: ...
+
 
 @dataclass
 class Scene:

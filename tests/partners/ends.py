@@ -156,6 +156,8 @@ class Seen:
     def moved(self, total_bytes: int) -> None:
         self.amounts.append(total_bytes)
 
+    def copied(self) -> None: ...
+
 
 def transfer(
     source: End, destination: End, content: bytes = CONTENT, *, attempt: int = 0, watch: Seen | None = None

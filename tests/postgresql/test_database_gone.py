@@ -25,7 +25,6 @@ DRAIN_S = 120.0
 LEASE_S = 120
 
 
-@pytest.mark.timeout(400)
 def test_ten_seconds_without_a_database() -> None:
     with ExitStack() as stack:
         # A server of its own: others' would not like it.

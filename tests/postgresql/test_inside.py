@@ -55,7 +55,7 @@ def run_inside(rucio: RucioSite, path: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=840,
         check=False,
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr

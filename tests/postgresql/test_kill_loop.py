@@ -39,7 +39,6 @@ MOST_KILLING_S = 150.0
 LEAST_BEGUN_AGAIN = 4
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", [pytest.param("reva", marks=pytest.mark.reva), "embedded"])
 def test_nothing_is_lost(kind: str, postgres: PostgresSite) -> None:
     seed = int(os.environ.get(SEED_VARIABLE) or secrets.randbelow(1_000_000))

@@ -23,6 +23,7 @@ EXPECTED = {
     "waiting-urgent": "waiting",
     "waiting-old": "waiting",
     "waiting-orphan": "waiting",
+    "waiting-claimed": "waiting",
     "waiting-put-off": "waiting",
     "waiting-retried": "waiting",
     "throttled": "throttled",
@@ -123,6 +124,8 @@ def fill(tag: str) -> tuple[str, str]:
         row("waiting-urgent", submitted, priority=5)
         # Its agent died.
         row("waiting-orphan", submitted, estimated_transferred_at=ago(1), started_at=ago(800))
+        # Its turn comes in a moment.
+        row("waiting-claimed", submitted, estimated_transferred_at=lease)
         put_off = {"request": "f" * 24 + tag, "since": "2024-05-01T10:00:00", "times": 2}
         attributes = written({"activity": "User Subscriptions", POSTPONED_KEY: put_off}, None)
         row("waiting-put-off", submitted, id=put_off["request"], attributes=attributes)

@@ -92,7 +92,7 @@ def test_what_is_wrong_is_said_in_one_sentence(sandbox_rucio: RecordedRucio, rse
         (("make", rse.name, *as_user, "--label", "x", "--file", tmp_path / "no" / "x"), right, "cannot be written"),
         (("list", "NO-SUCH-RSE"), "", "Rucio knows no RSE NO-SUCH-RSE"),
         (("list", rse.name, *as_user), "mistyped-word\n", f"refuses to log in {user} (basic)"),
-        (("revoke", rse.name, *as_user, "--label", "nothing"), right, "has the label 'nothing'"),
+        (("revoke", rse.name, *as_user, "--label", "nothing"), right, "has no app password 'nothing'"),
     ):
         done = run(sandbox_rucio, *arguments, typed=typed)
         assert (done.returncode, done.stdout) == (1, ""), done.stdout

@@ -48,7 +48,7 @@ def test_a_folder_goes_all_the_way(tmp_path: Path, environment: dict[str, str]) 
     (folder / "plain.txt").write_text("hello")
     (folder / "below" / "mit Umlaut ä.txt").write_bytes(os.urandom(100_000))
     finished = subprocess.run(
-        [*COMMAND, "--json", str(folder)], capture_output=True, text=True, check=False, env=environment, timeout=280
+        [*COMMAND, "--json", str(folder)], capture_output=True, text=True, check=False, env=environment, timeout=840
     )
     assert finished.returncode == 0, finished.stderr
     told = json.loads(finished.stdout)

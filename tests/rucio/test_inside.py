@@ -29,7 +29,7 @@ def test_inside(rucio_site: RucioSite, name: str) -> None:
         cwd=INSIDE.parents[2],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=840,
         check=False,
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr

@@ -35,7 +35,7 @@ def test_inside_a_rucio_with_an_issuer(tmp_path: Path) -> None:
                 cwd=INSIDE.parents[2],
                 capture_output=True,
                 text=True,
-                timeout=280,
+                timeout=840,
                 check=False,
             )
         assert finished.returncode == 0, finished.stdout + finished.stderr

@@ -111,7 +111,7 @@ def test_table(sandbox_rucio: RecordedRucio, filled: str) -> None:
     assert (finished.returncode, finished.stderr) == (0, "")
     lines = finished.stdout.splitlines()
     assert lines[0].endswith(
-        "UTC: 3 running at 120.0 MB/s, 5 waiting (the oldest for 12 min), 2 throttled, 2 queued, "
+        "UTC: 3 running at 120.0 MB/s, 6 waiting (the oldest for 12 min), 2 throttled, 2 queued, "
         "3 failed and 2 done in the last 30 min"
     )
     (running,) = [line for line in lines if "running-pull" in line]
@@ -122,7 +122,7 @@ def test_table(sandbox_rucio: RecordedRucio, filled: str) -> None:
     assert f"ago: {REASON}" in failed
     (throttled,) = [line for line in lines if ":throttled" in line]
     assert f"? → {filled}" in throttled
-    assert "  … and 3 more waiting" in lines
+    assert "  … and 4 more waiting" in lines
     # No colours in a file.
     assert "\x1b" not in finished.stdout
 

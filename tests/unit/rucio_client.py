@@ -50,6 +50,8 @@ def configure(home: Path, monkeypatch: pytest.MonkeyPatch, *, more: str = "", wr
     folder.mkdir(exist_ok=True)
     if write:
         (folder / "rucio.cfg").write_text(_RUCIO_CFG + more)
+        # It may have credentials in it, and is refused then where others can read it.
+        (folder / "rucio.cfg").chmod(0o600)
     monkeypatch.setenv("RUCIO_HOME", str(home))
     monkeypatch.setenv("RUCIO_CS3_STATE_DIR", str(home / "uploads"))
     config.clean_cached_config()

@@ -50,6 +50,14 @@ def test_other_machines(host: str) -> None:
     assert not is_loopback(host)
 
 
+@pytest.mark.parametrize(
+    "address", ["169.254.169.254:80", "2852039166:80", "[fe80::1]:1", "0.0.0.0:1", "[::]:1", "224.0.0.1:1"]
+)
+def test_a_gateway_where_nothing_is_ever_sent(address: str) -> None:
+    with pytest.raises(errors.ConfigurationError, match=r"CLOUD: gateway .*link-local"):
+        endpoint(gateway=address)
+
+
 def test_plaintext_to_other_machines_is_refused() -> None:
     with pytest.raises(errors.ConfigurationError, match=r"CLOUD: gateway cloud.test:9142 .* allow_plaintext"):
         endpoint(gateway_tls=False)

@@ -375,6 +375,7 @@ def test_threads_share_them() -> None:
     assert server.count <= 8
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12: a fork with threads, which is the point
 def test_a_forked_child_opens_its_own() -> None:
     with Server(keeps()) as server, client(server) as one:
         one.ask()

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import trustme
 
-from rucio_cs3.cs3 import Endpoint, Timeouts, WebDAVBase, errors
+from rucio_cs3.cs3 import Endpoint, Timeouts, WebDAVBase, errors, tls
 from rucio_cs3.cs3.checksums import Digests
 from rucio_cs3.cs3.data_gateway import DataGateway
 from rucio_cs3.cs3.http.client import HTTPClient, http_error
@@ -550,15 +550,21 @@ def test_tls_that_is_refused(authority: trustme.CA, ca_bundle: Path, tmp_path: P
     bundle = {"unknown authority": None, "other authority": other, "wrong name": ca_bundle}[case]
     name = "elsewhere.test" if case == "wrong name" else "127.0.0.1"
     with RawServer(HELLO, server_tls(authority, name)) as server:
-        with pytest.raises(errors.ConfigurationError, match="check ca_bundle and host name") as caught:
+        advice = "use a name of that certificate" if case == "wrong name" else "name the PEM file of its authority"
+        with pytest.raises(errors.ConfigurationError, match=advice) as caught:
             get(server.port, scheme="https", ca_bundle=bundle)
         port = server.port
     assert f"TLS with 127.0.0.1:{port} failed" in str(caught.value)
     assert server.heads == []
 
 
-def test_insecure_is_loud(authority: trustme.CA, caplog: pytest.LogCaptureFixture) -> None:
+def test_insecure_is_loud(
+    authority: trustme.CA, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls, "_warned", set())
     with RawServer(HELLO, server_tls(authority, "elsewhere.test")) as server:
+        with pytest.warns(tls.InsecureTLSWarning, match="CLOUD: INSECURE"):
+            assert get(server.port, scheme="https", insecure=True) == b"hello"
         assert get(server.port, scheme="https", insecure=True) == b"hello"
     assert any(record.levelno == logging.WARNING and "INSECURE" in record.message for record in caplog.records)
 

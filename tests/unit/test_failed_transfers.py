@@ -550,3 +550,23 @@ def test_what_another_agent_has_by_now_stays(world: World) -> None:
 def test_what_was_there_already_is_nobodys_to_remove(world: World) -> None:
     world.destination.content = CONTENT
     assert world.run(must_not_copy).file is None
+
+
+# -- tokens ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dead", ["source", "destination", None])
+def test_only_a_token_that_has_died_is_a_reason_to_copy_again(world: World, dead: str | None) -> None:
+    """Another copy at once may meet what the first destination is still writing."""
+    begun = []
+
+    def pulls(world: World, progress: Progress) -> None:
+        begun.append(1)
+        if dead is not None:
+            getattr(world, dead).token_has_died = len(begun) == 1
+        if len(begun) == 1:
+            raise errors.ServerFault("the disk is full", code="HTTP 500")
+        copied(world, progress)
+
+    outcome = world.run(pulls)
+    assert (outcome.state, len(begun)) == ((State.FAILED, 1) if dead is None else (State.DONE, 2))

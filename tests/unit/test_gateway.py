@@ -71,7 +71,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Endpoint, Stub],
 
     def make(endpoint: Endpoint, stub: Stub) -> Gateway:
         gateway = Gateway(endpoint, BasicProvider("me", Secret(PASSWORD)))
-        monkeypatch.setattr(gateway, "_stub", stub)
+        monkeypatch.setattr(gateway._channel, "stub", lambda: stub)
         made.append(gateway)
         return gateway
 
@@ -136,3 +136,18 @@ def test_at_an_opencloud_that_proves_nothing(make: Callable[[Endpoint, Stub], Ga
         with pytest.raises(errors.NotFound):
             gateway.stat(Reference(OPENCLOUD.root, "f"))
     assert stub.calls == ["Authenticate", "Stat", "WhoAmI", "Stat", "WhoAmI"]
+
+
+def _refusing(token: str) -> provider_api_pb2.StatResponse:
+    raise Refused(grpc.StatusCode.UNAUTHENTICATED, f"no such token: {token}")
+
+
+def test_a_gateway_that_refuses_each_token_says_whose(make: Callable[[Endpoint, Stub], Gateway]) -> None:
+    """An app password without a scope, say: the login succeeds, and its token can do nothing."""
+    stub = Stub(_refusing)
+    with pytest.raises(errors.Unauthenticated) as caught:
+        make(CERNBOX, stub).stat(Reference(CERNBOX.root, "f"))
+    for word in ("CLOUD", CERNBOX.gateway, "does not accept the access token of me (basic)", "no such token: ***"):
+        assert word in str(caught.value)
+    assert stub.calls == ["Authenticate", "Stat"] * 2
+    assert "4711" not in repr(vars(caught.value))

@@ -171,6 +171,25 @@ def test_what_cannot_be_reserved_may_still_be_written(
         assert (tmp_path / "target").read_bytes() == b"abc"
 
 
+@pytest.mark.parametrize(("took_s", "reserved"), [(0.0, [16 * MIB, 100 * MIB]), (1.0, [16 * MIB])])
+def test_room_is_reserved_only_where_that_is_faster_than_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, took_s: float, reserved: list[int]
+) -> None:
+    asked: list[int] = []
+    clock = [0.0]
+
+    def fallocate(_descriptor: int, _mode: int, _first: int, size: int) -> int:
+        asked.append(size)
+        clock[0] += took_s
+        return 0
+
+    monkeypatch.setattr(local_files, "_fallocate_call", lambda: fallocate)
+    monkeypatch.setattr("rucio_cs3.cs3.local_files.time.perf_counter", lambda: clock[0])
+    with SafeFile(tmp_path / "target") as file:
+        file.reserve(100 * MIB)
+    assert asked == reserved
+
+
 def test_a_writer_that_is_late_hurts_nobody(tmp_path: Path) -> None:
     with SafeFile(tmp_path / "target") as file:
         writer = file.writer()

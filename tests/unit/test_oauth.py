@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
+import signal
+import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jwt
 import pytest
 from werkzeug.wrappers import Request, Response
 
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.login.oauth import Grant, IssuedToken, IssuerSite
+from rucio_cs3.cs3.login.oauth import Grant, IssuedToken, IssuerSite, _kept
 from rucio_cs3.cs3.login.providers import TokenGiver
 from rucio_cs3.cs3.login.secret import Secret
 from rucio_cs3.sandbox.issuer import Issuer
@@ -118,6 +126,197 @@ def test_two_that_refresh_at_once_lose_nothing(issuer: Issuer, tmp_path: Path) -
     assert list(issuer.refresh_tokens) == [kept.read_text().strip()]
 
 
+def kept_token(issuer: Issuer, folder: Path) -> Path:
+    path = folder / "refresh"
+    path.touch(0o600)
+    path.write_text(issuer.refresh_token("jdoe"))
+    return path
+
+
+def test_processes_that_refresh_at_once_lose_nothing(issuer: Issuer, tmp_path: Path) -> None:
+    kept = kept_token(issuer, tmp_path)
+    script = """
+import sys
+from pathlib import Path
+from rucio_cs3.cs3.login.oauth import IssuedToken, IssuerSite
+from rucio_cs3.cs3.login.secret import Secret
+url, client, path = sys.argv[1:]
+site = IssuerSite(name="issuer", url=url)
+secret = Secret(sys.stdin.read())
+token = IssuedToken(
+    issuer=site, grant="refresh_token", client_id=client, client_secret=secret, refresh_token=Path(path)
+)
+for _ in range(5):
+    assert token.get()
+"""
+    command = [sys.executable, "-c", script, issuer.url, issuer.client_id, str(kept)]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, text=True) for _ in range(3)]
+    for process in processes:
+        process.communicate(issuer.client_secret, timeout=120)
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert len(issuer.requests) == 15
+    assert list(issuer.refresh_tokens) == [kept.read_text().strip()]
+
+
+@pytest.mark.parametrize("step", ["os.fsync", "Path.replace"])
+def test_a_new_refresh_token_that_cannot_be_written(
+    issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    kept = kept_token(issuer, tmp_path)
+    before = kept.read_text()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(f"rucio_cs3.cs3.login.oauth.{step}", full)
+    with pytest.raises(errors.ConfigurationError, match=r"refresh cannot be written: No space left") as caught:
+        giver(issuer, "refresh_token", refresh_token=kept).get()
+    assert kept.read_text() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"refresh", ".refresh.lock"}
+    (renewed,) = issuer.refresh_tokens
+    assert renewed not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_synced(issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FUSE says EINVAL; the new token stands there all the same."""
+    kept = kept_token(issuer, tmp_path)
+    real, synced = os.fsync, []
+
+    def of_files_only(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            synced.append(descriptor)
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr("rucio_cs3.cs3.login.oauth.os.fsync", of_files_only)
+    assert giver(issuer, "refresh_token", refresh_token=kept).get()
+    assert synced
+    assert list(issuer.refresh_tokens) == [kept.read_text().strip()]
+
+
+STEPS = ["tempfile.NamedTemporaryFile", "os.posix_fallocate", "fcntl.flock"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOLCK])
+def test_a_refresh_token_is_not_used_up_where_a_new_one_could_not_be_kept(
+    issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, number: int
+) -> None:
+    kept = kept_token(issuer, tmp_path)
+    before = kept.read_text()
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(f"rucio_cs3.cs3.login.oauth.{step}", fail)
+    with pytest.raises(errors.ConfigurationError, match="so it is not used"):
+        giver(issuer, "refresh_token", refresh_token=kept).get()
+    assert issuer.requests == []
+    assert kept.read_text() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"refresh", ".refresh.lock"}
+
+
+@pytest.mark.parametrize(("number", "used"), [(errno.EROFS, True), (errno.EACCES, True), (errno.EMFILE, False)])
+def test_a_lock_that_cannot_be_made(
+    issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, used: bool
+) -> None:
+    """Whose folder it is renews the token; any other reason is none to go on without."""
+    kept = kept_token(issuer, tmp_path)
+    real = os.open
+
+    def fail(path: object, *arguments: Any, **more: Any) -> int:
+        if str(path).endswith(".lock"):
+            raise OSError(number, os.strerror(number))
+        return real(path, *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("rucio_cs3.cs3.login.oauth.os.open", fail)
+    token = giver(issuer, "refresh_token", refresh_token=kept)
+    if used:
+        assert token.get()
+        return
+    with pytest.raises(errors.ConfigurationError, match="cannot be locked, so it is not used"):
+        token.get()
+    assert issuer.requests == []
+
+
+def test_a_folder_of_somebody_else(issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Good as long as the issuer gives no new refresh token."""
+    kept = kept_token(issuer, tmp_path)
+
+    def closed(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("rucio_cs3.cs3.login.oauth.tempfile.NamedTemporaryFile", closed)
+    token = giver(issuer, "refresh_token", refresh_token=kept)
+    with pytest.raises(errors.ConfigurationError, match="cannot be written: Permission denied"):
+        token.get()
+    issuer._of_refresh = lambda form: ("jdoe", {})  # type: ignore[method-assign]
+    assert token.get()
+
+
+def test_a_refresh_token_stays_its_owners(issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When root renews it."""
+    kept = kept_token(issuer, tmp_path)
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr("rucio_cs3.cs3.login.oauth.os.fchown", lambda _, uid, gid: given.append((uid, gid)))
+    token = giver(issuer, "refresh_token", refresh_token=kept)
+    assert token.get()
+    assert given == []
+    monkeypatch.setattr("rucio_cs3.cs3.login.oauth.os.geteuid", lambda: kept.stat().st_uid + 1)
+    assert token.get()
+    assert given == [(kept.stat().st_uid, kept.stat().st_gid)]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12: a fork with threads
+def test_a_child_that_is_forked_meanwhile_keeps_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rucio_cs3.cs3.login.oauth._LOCK_S", 0.1)
+    read, write = os.pipe()
+    with _kept(tmp_path / "refresh"):
+        child = os.fork()
+        if not child:
+            signal.alarm(60)
+            os.close(write)
+            os.read(read, 1)  # until the parent is through
+            os._exit(0)
+    try:
+        with _kept(tmp_path / "refresh"):
+            pass
+    finally:
+        os.close(write)
+        os.close(read)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_link_to_a_refresh_token_stays_a_link(issuer: Issuer, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    kept, link = kept_token(issuer, tmp_path / "real"), tmp_path / "link"
+    link.symlink_to(kept)
+    assert giver(issuer, "refresh_token", refresh_token=link).get()
+    assert link.is_symlink()
+    assert list(issuer.refresh_tokens) == [kept.read_text().strip()]
+
+
+def test_a_refresh_token_that_another_process_never_lets_go(
+    issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = kept_token(issuer, tmp_path)
+    monkeypatch.setattr("rucio_cs3.cs3.login.oauth._LOCK_S", 0.1)
+    with (tmp_path / ".refresh.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(errors.Unavailable, match="another process has used the refresh token"):
+            giver(issuer, "refresh_token", refresh_token=kept).get()
+    assert issuer.requests == []
+    assert giver(issuer, "refresh_token", refresh_token=kept).get()
+
+
+def test_a_refresh_token_that_others_can_read_is_refused(issuer: Issuer, tmp_path: Path) -> None:
+    kept = kept_token(issuer, tmp_path)
+    kept.chmod(0o644)
+    with pytest.raises(errors.ConfigurationError, match="chmod 600"):
+        giver(issuer, "refresh_token", refresh_token=kept).get()
+    assert issuer.requests == []
+
+
 def test_a_refresh_token_that_is_refused_stays_as_it_is(issuer: Issuer, tmp_path: Path) -> None:
     kept = tmp_path / "refresh"
     kept.write_text("worth-nothing")
@@ -172,13 +371,62 @@ def test_nonsense_for_an_answer(issuer: Issuer, body: bytes, kind: type[errors.C
         giver(issuer).get()
 
 
+@pytest.mark.parametrize("status", [404, 410])
+def test_an_issuer_that_is_not_found_says_nothing_of_a_file(issuer: Issuer, status: int) -> None:
+    """Whoever wants a token wants to look at a file, and would take NotFound for its loss."""
+    issuer._token = lambda request: Response(status=status)  # type: ignore[method-assign]
+    with pytest.raises(errors.Unavailable, match=f"HTTP {status}"):
+        giver(issuer).get()
+
+
 def test_an_issuer_that_is_down(issuer: Issuer) -> None:
     token = giver(issuer)
     issuer.stop()
-    with pytest.raises(errors.CS3Error) as caught:
+    with pytest.raises(errors.Unavailable) as caught:
         token.get()
+    assert caught.value.retryable
     assert issuer.url.split("/")[2] in str(caught.value)
     assert issuer.client_secret not in str(caught.value)
+
+
+def test_an_issuer_is_not_waited_for_as_a_disk_is(issuer: Issuer) -> None:
+    assert giver(issuer).issuer.timeouts.idle_s <= 30
+
+
+def fail_once(issuer: Issuer) -> list[Request]:
+    """503 to the first request for a token."""
+    asked: list[Request] = []
+    answer = issuer._token
+
+    def failing(request: Request) -> Response:
+        asked.append(request)
+        return Response(status=503) if len(asked) == 1 else answer(request)
+
+    issuer._token = failing  # type: ignore[method-assign]
+    return asked
+
+
+def test_an_issuer_that_is_away_for_a_moment(issuer: Issuer) -> None:
+    asked = fail_once(issuer)
+    assert issuer.claims(giver(issuer).get(), AUDIENCE)
+    assert len(asked) == 2
+
+
+def test_a_refresh_token_is_not_sent_twice(issuer: Issuer, tmp_path: Path) -> None:
+    """It may have been used before the answer was lost."""
+    asked = fail_once(issuer)
+    with pytest.raises(errors.Unavailable, match="503"):
+        giver(issuer, "refresh_token", refresh_token=kept_token(issuer, tmp_path)).get()
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    "url", ["https://[::1", "me:hunter2@issuer.test", "https://me:hunter2@issuer.test/", "ftp://x"]
+)
+def test_what_is_no_issuer(url: str) -> None:
+    with pytest.raises(errors.ConfigurationError) as caught:
+        IssuerSite(name="issuer", url=url)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_redirect_takes_no_secret_elsewhere(issuer: Issuer) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 
 import pytest
 
-from rucio_cs3.cs3 import BasicProvider, Endpoint, Secret, WebDAVBase
+from rucio_cs3.cs3 import BasicProvider, BearerProvider, Endpoint, Secret, WebDAVBase
+from rucio_cs3.cs3.login.bearer_tokens import AudienceToken
 from rucio_cs3.cs3.pool import StoragePool
+from tests.unit.test_auth import jwt
 
 ENDPOINT = Endpoint(
     name="CLOUD",
@@ -27,6 +31,22 @@ def test_one_storage_for_one_identity_at_one_endpoint() -> None:
     assert pool.get(ENDPOINT, provider()) is storage
     others = [pool.get(ENDPOINT, provider("v")), pool.get(ENDPOINT, provider("u", "x"))]
     assert len({id(one) for one in [storage, *others]}) == 3
+
+
+def test_storages_of_sessions_that_have_ended_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = StoragePool()
+
+    def of_session(life_s: int) -> BearerProvider:
+        claims = {"aud": "cloud", "exp": int(time.time()) + life_s}
+        return BearerProvider(AudienceToken(jwt(json.dumps(claims)), "cloud", "the token"))
+
+    short, long, other = of_session(600), of_session(6000), provider()
+    kept = [pool.get(ENDPOINT, one) for one in (short, long, other)]
+    later = time.time() + 1000
+    monkeypatch.setattr("rucio_cs3.cs3.login.bearer_tokens.time.time", lambda: later)
+    pool.get(ENDPOINT, provider("next"))
+    assert [pool.get(ENDPOINT, long), pool.get(ENDPOINT, other)] == kept[1:]
+    assert pool.get(ENDPOINT, short) is not kept[0]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12: a fork with threads, which is the point

@@ -782,7 +782,7 @@ def test_every_call_of_rucio_fits(name: str, arguments: tuple[object, ...], keyw
 def test_a_forked_child_goes_on_with_the_object_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """Although another thread of the parent, which is not there in the child, held a lock at the fork."""
     monkeypatch.setattr(rses, "rse_attributes", lambda _settings: {"cs3_gateway": "127.0.0.1:1"})
-    monkeypatch.setattr("rucio_cs3.cs3.gateway.Gateway._authenticate", lambda _gateway: Credential("token"))
+    monkeypatch.setattr("rucio_cs3.cs3.login.authentication.Authentication.log_in", lambda _: Credential("token"))
     protocol = protocol_of(rse_info(hostname="127.0.0.1"))
     protocol.connect({"username": "u", "password": "w"})
     storage = protocol.storage

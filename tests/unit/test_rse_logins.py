@@ -28,6 +28,10 @@ WORD = "secret-word"
 ISSUER = "https://issuer.test/"
 
 
+def nobody() -> str:
+    raise AssertionError("these entries do not depend on the Rucio account")
+
+
 @pytest.mark.parametrize(
     ("entry", "provider", "login"),
     [
@@ -61,7 +65,7 @@ ISSUER = "https://issuer.test/"
     ],
 )
 def test_each_type(entry: Mapping[str, Any], provider: CredentialProvider, login: Login) -> None:
-    made = rse_logins.provider(entry)
+    made = rse_logins.provider(entry, nobody)
     assert (made, made.login()) == (provider, login)
     hash(made)
     assert WORD not in f"{made!r} {made.login()!r} {login.who}"
@@ -102,7 +106,7 @@ def test_where_bearer_tokens_come_from() -> None:
             ),
         ),
     ):
-        made = rse_logins.provider(entry)
+        made = rse_logins.provider(entry, nobody)
         assert made == BearerProvider(giver)
         hash(made)
         assert WORD not in repr(made)
@@ -116,6 +120,11 @@ def test_where_bearer_tokens_come_from() -> None:
         ({"username": "a"}, "give either password or password_file"),
         ({"username": "a", "password": WORD, "password_file": "/x"}, "give either password or password_file"),
         ({"type": "machine", "username": "a"}, "give either api_key or api_key_file"),
+        ({"type": "machine", "api_key": WORD}, "username is missing; give it, or users"),
+        ({"type": "machine", "users": {}, "api_key": WORD}, "username is missing; give it, or users"),
+        ({"type": "machine", "users": ["a"], "api_key": WORD}, "users must be a JSON object"),
+        ({"type": "machine", "users": "a=b", "api_key": WORD}, "users must be a JSON object"),
+        ({"type": "machine", "users": {"a": 7}, "api_key": WORD}, "users must be a JSON object"),
         ({"type": "appauth", "password": WORD}, "username is missing"),
         ({"type": "serviceaccounts", "secret": WORD}, "account_id is missing"),
         ({"type": "publicshares"}, "give either link or link_file"),
@@ -134,10 +143,46 @@ def test_where_bearer_tokens_come_from() -> None:
 )
 def test_what_means_nothing(entry: Mapping[str, Any], message: str) -> None:
     with pytest.raises(errors.ConfigurationError, match=message) as caught:
-        rse_logins.provider(entry)
+        rse_logins.provider(entry, nobody)
     assert WORD not in str(caught.value)
 
 
 def test_keys_of_other_protocols_are_not_looked_at() -> None:
     entry = {"username": "a", "password": WORD, "access_key": "s3", "signature_version": 4}
-    assert rse_logins.provider(entry) == BasicProvider("a", Secret(WORD))
+    assert rse_logins.provider(entry, nobody) == BasicProvider("a", Secret(WORD))
+
+
+@pytest.mark.parametrize(
+    ("account", "entry", "user"),
+    [
+        ("jdoe", {"users": {"jdoe": "john", "root": "rucio"}}, "john"),
+        ("root", {"users": {"jdoe": "john", "root": "rucio"}}, "rucio"),
+        ("marie", {"users": {"jdoe": "john"}, "username": "guest"}, "guest"),
+        ("jdoe", {"users": {"jdoe": "john"}, "username": "guest"}, "john"),
+        # As the environment gives it.
+        ("jdoe", {"users": '{"jdoe": "mail:john@cloud.test"}'}, "mail:john@cloud.test"),
+        ("jdoe", {"username": "{account}"}, "jdoe"),
+        ("j.doe-2", {"username": "mail:{account}@cloud.test"}, "mail:j.doe-2@cloud.test"),
+        ("jdoe", {"users": {"root": "rucio"}, "username": "{account}"}, "jdoe"),
+        ("root", {"users": {"root": "rucio"}, "username": "{account}"}, "rucio"),
+    ],
+)
+def test_as_whom_a_machine_acts(account: str, entry: Mapping[str, Any], user: str) -> None:
+    made = rse_logins.provider({"type": "machine", "api_key": WORD, **entry}, lambda: account)
+    assert made == MachineProvider(user, Secret(WORD))
+
+
+@pytest.mark.parametrize(
+    ("account", "entry", "message"),
+    [
+        ("marie", {"users": {"jdoe": "john"}}, "Rucio account marie has no user of the cloud; add it to users"),
+        # Its value would be a claim, and so might mean anybody.
+        ("uid:0", {"username": "{account}"}, "'uid:0' is no name of a user"),
+        ("a b", {"username": "{account}"}, "'a b' is no name of a user"),
+        ("", {"username": "{account}"}, "'' is no name of a user"),
+    ],
+)
+def test_an_account_that_nobody_at_the_cloud_stands_for(account: str, entry: Mapping[str, Any], message: str) -> None:
+    with pytest.raises(errors.ConfigurationError, match=message) as caught:
+        rse_logins.provider({"type": "machine", "api_key": WORD, **entry}, lambda: account)
+    assert WORD not in str(caught.value)

@@ -45,6 +45,8 @@ RIGHT: list[tuple[str, Any, Callable[[Endpoint], Any], Any]] = [
     ("cs3_webdav_base", "/remote.php", lambda e: e.webdav.path, "/remote.php"),
     ("cs3_root", "/eos/project", lambda e: e.root, MountRoot("/eos/project")),
     ("cs3_root", "st-1$sp-2", lambda e: e.root, SpaceRoot("st-1", "sp-2")),
+    ("cs3_tls_name_for_tests", "cloud.internal", lambda e: e.tls_name_of("cloud.test"), "cloud.internal"),
+    ("cs3_tls_name_for_tests", "cloud.internal", lambda e: e.tls_name_of("data.test"), "data.test"),
     ("cs3_insecure", "yes", lambda e: e.insecure, True),
     ("cs3_insecure", False, lambda e: e.insecure, False),
     ("cs3_allow_plaintext", 1, lambda e: e.allow_plaintext, True),
@@ -67,7 +69,7 @@ RIGHT: list[tuple[str, Any, Callable[[Endpoint], Any], Any]] = [
     ("cs3_processing_timeout_s", "900", lambda e: e.timeouts.processing_s, 900.0),
 ]
 
-# Right values of what is no part of an endpoint.
+# Right values of what is no part of an endpoint. (Of cs3_rucio_token_audience any word is one.)
 WISHES = ("auto", "pull", "push", "relay")
 
 WRONG: list[tuple[str, Any]] = [
@@ -79,7 +81,11 @@ WRONG: list[tuple[str, Any]] = [
     ("cs3_root", "eos"),
     ("cs3_root", "/eos/../etc"),
     ("cs3_ca_bundle", "/nowhere/ca.pem"),
+    ("cs3_client_certificate", "/nowhere/me.pem"),
+    ("cs3_client_key", "/nowhere/me.key"),
     ("cs3_insecure", "2"),
+    ("cs3_tls_name_for_tests", "https://cloud.test"),
+    ("cs3_tls_name_for_tests", "cloud.test:443"),
     ("cs3_allow_plaintext", "plain"),
     ("cs3_landing", "Direct"),
     ("cs3_upload_protocol", "TUS"),
@@ -98,6 +104,8 @@ WRONG: list[tuple[str, Any]] = [
     ("cs3_processing_timeout_s", "1 h"),
     ("cs3_transfer_mode", "Pull"),
     ("cs3_transfer_mode", "both"),
+    ("cs3_rucio_token_audience", "rucio cloud"),
+    ("cs3_rucio_token_audience", " "),
 ]
 
 
@@ -127,7 +135,13 @@ def test_a_right_setting(
 
 
 def test_every_setting_is_tried_here(etc: Path, tmp_path: Path) -> None:
-    assert {key for key, *_ in RIGHT} | {"cs3_ca_bundle", "cs3_transfer_mode"} == set(rses.SETTINGS)
+    assert {key for key, *_ in RIGHT} | {
+        "cs3_ca_bundle",
+        "cs3_client_certificate",
+        "cs3_client_key",
+        "cs3_transfer_mode",
+        "cs3_rucio_token_audience",
+    } == set(rses.SETTINGS)
     assert set(rses.SETTINGS) >= rses.PLAIN_SETTINGS
     # Any text is a list of hosts.
     assert {key for key, _ in WRONG} | {"cs3_data_hosts"} == set(rses.SETTINGS)
@@ -204,6 +218,26 @@ def test_authorities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     local.unlink()
     with pytest.raises(errors.ConfigurationError, match=r"RSE CLOUD: ca_bundle in section \[cs3\] of rucio.cfg"):
         endpoint({**GATEWAY, "cs3_ca_bundle": str(ours)})
+
+
+def test_client_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, key, local = tmp_path / "ours.pem", tmp_path / "ours.key", tmp_path / "local.pem"
+    for path in (ours, key, local):
+        path.write_text("")
+    asking = {**GATEWAY, "cs3_client_certificate": str(ours), "cs3_client_key": str(key)}
+    configure(tmp_path, monkeypatch)
+    found = endpoint(asking)
+    assert (found.client_certificate, found.client_key) == (ours, key)
+    with pytest.raises(errors.ConfigurationError, match="client_key needs a client_certificate"):
+        endpoint({**GATEWAY, "cs3_client_key": str(key)})
+    # A machine's own certificate comes with its own key, and only to RSEs that ask for one.
+    configure(tmp_path, monkeypatch, more=f"[cs3]\nclient_certificate = {local}\n")
+    found = endpoint(asking)
+    assert (found.client_certificate, found.client_key) == (local, None)
+    assert endpoint(GATEWAY).client_certificate is None
+    local.unlink()
+    with pytest.raises(errors.ConfigurationError, match=r"RSE CLOUD: client_certificate in section \[cs3\] of rucio"):
+        endpoint(asking)
 
 
 def test_attributes_are_asked_for_once(etc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +348,7 @@ class Places:
             self._monkeypatch.setenv(rse_credentials.CREDENTIALS_VARIABLE, str(own))
         if "rse-accounts.cfg" in names:
             content = {"cloud-1.test": {"username": "accounts", "password": "4"}}
-            (etc / "rse-accounts.cfg").write_text(json.dumps(content))
+            private(etc / "rse-accounts.cfg", json.dumps(content))
         return {"username": "given", "password": "1"} if "given" in names else None
 
 
@@ -343,7 +377,7 @@ def test_nothing_anywhere(etc: Path) -> None:
 
 def test_credentials_of_other_rses_are_not_taken(etc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = {"cloud-2.test": {"username": "x", "password": SECRET}, "username": "y", "password": SECRET}
-    (etc / "rse-accounts.cfg").write_text(json.dumps(other))
+    private(etc / "rse-accounts.cfg", json.dumps(other))
     monkeypatch.setenv(rse_credentials.CREDENTIALS_VARIABLE, str(private(tmp_path / "own", json.dumps(other))))
     monkeypatch.setenv("RUCIO_CS3_CLOUD_2_TEST_USERNAME", "z")
     with pytest.raises(errors.ConfigurationError, match="there are no credentials"):
@@ -355,17 +389,49 @@ def test_rse_accounts_by_id_and_beside_other_keys(etc: Path) -> None:
         "abc123": {"username": "by-id", "password": "1", "is_secure": True, "access_key": "k"},
         "cloud-1.test": {"username": "by-name", "password": "2"},
     }
-    (etc / "rse-accounts.cfg").write_text(json.dumps(content))
+    private(etc / "rse-accounts.cfg", json.dumps(content))
     assert who(rse_credentials.credentials(INFO)) == ("by-id", "1")
 
 
 def test_a_second_rse_accounts_file(etc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (etc / "rse-accounts.cfg").write_text(json.dumps({"other": {"username": "x", "password": "1"}}))
+    private(etc / "rse-accounts.cfg", json.dumps({"other": {"username": "x", "password": "1"}}))
     second = tmp_path / "venv" / "etc"
     second.mkdir(parents=True)
-    (second / "rse-accounts.cfg").write_text(json.dumps({"cloud-1.test": {"username": "second", "password": "2"}}))
+    private(second / "rse-accounts.cfg", json.dumps({"cloud-1.test": {"username": "second", "password": "2"}}))
     monkeypatch.setenv("VIRTUAL_ENV", str(second.parent))
     assert who(rse_credentials.credentials(INFO)) == ("second", "2")
+
+
+def test_entries_of_other_protocols_hide_none_of_ours(
+    etc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = json.dumps({"cloud-1.test": {"access_key": "k", "secret_key": SECRET}})
+    private(etc / "rse-accounts.cfg", theirs)
+    monkeypatch.setenv(rse_credentials.CREDENTIALS_VARIABLE, str(private(tmp_path / "own", theirs)))
+    with pytest.raises(errors.ConfigurationError, match="there are no credentials"):
+        rse_credentials.credentials(INFO, {"access_key": "k"})
+    second = tmp_path / "venv" / "etc"
+    second.mkdir(parents=True)
+    private(second / "rse-accounts.cfg", json.dumps({"cloud-1.test": {"username": "second", "password": "2"}}))
+    monkeypatch.setenv("VIRTUAL_ENV", str(second.parent))
+    assert who(rse_credentials.credentials(INFO, {"access_key": "k"})) == ("second", "2")
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_an_entry_that_others_can_change_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
+    """It names the file that is read, and the issuer that gets to see it."""
+    file = private(tmp_path / "secret", SECRET)
+    etc = configure(tmp_path, monkeypatch, more=f"[cs3:cloud-1.test]\nusername = u\npassword_file = {file}\n")
+    accounts = private(
+        etc / "rse-accounts.cfg", json.dumps({"cloud-1.test": {"username": "u", "password_file": str(file)}})
+    )
+    for path in (accounts, etc / "rucio.cfg"):
+        path.chmod(mode)
+        with pytest.raises(errors.ConfigurationError, match=f"{path} can be changed by other users; run: chmod go-w"):
+            rse_credentials.credentials(INFO)
+        path.chmod(0o644)
+        assert who(rse_credentials.credentials(INFO)) == ("u", SECRET)
+        path.unlink() if path is accounts else None
 
 
 def test_kinds_of_credentials(etc: Path, tmp_path: Path) -> None:
@@ -373,7 +439,7 @@ def test_kinds_of_credentials(etc: Path, tmp_path: Path) -> None:
     basic = rse_credentials.credentials(INFO, {"username": "u", "password_file": str(file)})
     assert isinstance(basic, BasicProvider)
     assert who(basic) == ("u", SECRET)
-    for entry in ({"token": SECRET}, {"token_file": str(file)}, {"token": SECRET, "username": "u", "password": "p"}):
+    for entry in ({"token": SECRET}, {"token_file": str(file)}, {"token": SECRET, "username": "u"}):
         bearer = rse_credentials.credentials(INFO, entry)
         assert isinstance(bearer, BearerProvider)
         assert who(bearer) == ("", SECRET)
@@ -390,13 +456,14 @@ def test_kinds_of_credentials(etc: Path, tmp_path: Path) -> None:
         ({"username": "", "password": SECRET}, "username is missing"),
         ({"username": "u", "password": SECRET, "password_file": "/x"}, "give either password or password_file"),
         ({"token": SECRET, "token_file": "/x"}, "give exactly one of token, token_file"),
-        ({"user": "u", "pass": SECRET}, "username is missing"),
+        ({"token": SECRET, "username": "u", "password": "p"}, "a password and a token"),
+        ({"token_file": "/x", "username": "u", "password_file": "/y"}, "a password and a token"),
     ],
 )
 @pytest.mark.parametrize("place", ["given", "rse-accounts.cfg"])
 def test_incomplete_credentials(etc: Path, entry: dict[str, str], reason: str, place: str) -> None:
     if place == "rse-accounts.cfg":
-        (etc / "rse-accounts.cfg").write_text(json.dumps({"cloud-1.test": entry}))
+        private(etc / "rse-accounts.cfg", json.dumps({"cloud-1.test": entry}))
     with pytest.raises(errors.ConfigurationError, match=reason) as caught:
         rse_credentials.credentials(INFO, entry if place == "given" else None)
     message = str(caught.value)
@@ -423,7 +490,7 @@ def test_a_broken_file(etc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_bytes_that_are_no_text(etc: Path) -> None:
     path = etc / "rse-accounts.cfg"
     path.write_bytes(b'{"cloud-1.test": "' + SECRET.encode() + b'\xff"}')
-    with pytest.raises(errors.ConfigurationError, match="cannot be read") as caught:
+    with pytest.raises(errors.ConfigurationError, match="is no valid JSON") as caught:
         rse_credentials.credentials(INFO)
     assert SECRET not in str(caught.value)
 

@@ -42,6 +42,16 @@ def test_a_call_that_began_later_is_a_proof() -> None:
     assert server.asked == []
 
 
+def test_the_later_of_two_proofs_counts_whichever_is_told_first() -> None:
+    server = Server()
+    proofs = TokenProofs(server)
+    doubt = time.monotonic()
+    proofs.succeeded(TOKEN, doubt + 1)
+    proofs.succeeded(TOKEN, doubt - 1)
+    assert proofs.was_good(TOKEN, doubt, 1)
+    assert server.asked == []
+
+
 @pytest.mark.parametrize(
     ("credential", "began_after_s"), [(TOKEN, -0.001), (OTHER, 1.0)], ids=["an earlier call", "another token"]
 )

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import threading
+import time
 import traceback
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,15 +21,21 @@ from rucio_cs3.cs3 import BasicProvider, BearerProvider, Secret, Timeouts, WebDA
 from rucio_cs3.cs3.checksums import Digests
 from rucio_cs3.cs3.config import WebDAVSite
 from rucio_cs3.cs3.http.client import HTTPClient
+from rucio_cs3.cs3.login import authentication, tokens
+from rucio_cs3.cs3.login.bearer_tokens import CommandToken
+from rucio_cs3.cs3.login.oauth import IssuedToken, IssuerSite
 from rucio_cs3.cs3.login.providers import CredentialProvider
 from rucio_cs3.cs3.reference import MountRoot
 from rucio_cs3.cs3.streams import Reader, UploadBody
 from rucio_cs3.cs3.webdav import webdav
+from rucio_cs3.sandbox.issuer import LIFETIME_S, Issuer
 from rucio_cs3.transfers.ends import NothingToLend
 from rucio_cs3.transfers.ladder import ClaimLost, Job, State, transfer_one
 from rucio_cs3.transfers.site_tokens import SiteTokens, _is_good_for
 from rucio_cs3.transfers.webdav_end import WebDAVEnd
 from tests.recording_site import MULTISTATUS, Answer, Asked, RecordingSite
+from tests.unit.test_hostile_hosts import lead
+from tests.unit.test_providers import NAMES, WAYS
 from tests.unit.transfer_world import MemoryEnd, Notes, PaperClaim
 
 TOKEN = "configured-token"
@@ -485,6 +492,23 @@ def test_a_redirect_to_a_data_host_carries_it(site: RecordingSite, node: Recordi
     assert asked.headers["Authorization"] == f"Bearer {TOKEN}"
 
 
+def test_a_redirect_by_name_leads_here_only_from_here(
+    site: RecordingSite, node: RecordingSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What listens on this machine alone trusts whoever runs here; a name tells nothing of that."""
+    lead("node.test", ["127.0.0.1"], monkeypatch)
+    site.script = redirecting(node.url.replace("127.0.0.1", "node.test"))
+    end_of(site, allow_plaintext=True).checksum("adler32")
+    assert len(node.asked) == 1
+    monkeypatch.setattr("rucio_cs3.cs3.http.client.Answer.is_from_here", False)
+    with pytest.raises(errors.Unavailable, match="leads to this machine"):
+        end_of(site, allow_plaintext=True).checksum("adler32")
+    assert len(node.asked) == 1
+    # Whoever sets up the site has named it.
+    end_of(site, allow_plaintext=True, data_hosts=frozenset({"node.test"})).checksum("adler32")
+    assert len(node.asked) == 2
+
+
 def test_a_redirect_to_the_same_host_and_port_carries_it(site: RecordingSite) -> None:
     site.files["/rucio/g"] = CONTENT
     site.script = lambda asked: Answer(307, {"Location": "/rucio/g"}) if asked.path == "/rucio/f" else None
@@ -724,3 +748,150 @@ def test_a_token_file_is_read_anew(site: RecordingSite, tmp_path: Path) -> None:
     assert end.authorization(write=False) == "Bearer first"
     file.write_text("second")
     assert end.authorization(write=False) == "Bearer second"
+
+
+@pytest.mark.parametrize("way", WAYS, ids=NAMES)
+def test_a_login_that_only_a_gateway_understands_is_not_shown(
+    site: RecordingSite, way: Callable[[Secret], CredentialProvider]
+) -> None:
+    """A cloud's machine key lets its holder be anybody there."""
+    provider = way(Secret("secret-word"))
+    end = end_of(site, provider=provider)
+    kind = provider.login().type
+    if kind in ("basic", "appauth", "bearer"):
+        assert end.authorization(write=True).startswith("Bearer " if kind == "bearer" else "Basic ")
+        return
+    for lent in (False, True):
+        with pytest.raises(errors.ConfigurationError, match=f"PLAIN: a login of type {kind} is for") as caught:
+            end.authorization(write=True, lent=lent)
+        assert "secret-word" not in str(caught.value)
+    with pytest.raises(errors.ConfigurationError):
+        end.stat()
+    assert site.asked == []
+
+
+@pytest.fixture
+def issuer() -> Iterator[Issuer]:
+    with Issuer() as issuer:
+        yield issuer
+
+
+def issued(issuer: Issuer) -> BearerProvider:
+    return BearerProvider(
+        IssuedToken(
+            issuer=IssuerSite(name="issuer", url=issuer.url),
+            grant="client_credentials",
+            client_id=issuer.client_id,
+            client_secret=Secret(issuer.client_secret),
+        )
+    )
+
+
+def test_an_issuer_is_not_asked_for_each_request(site: RecordingSite, issuer: Issuer) -> None:
+    site.files["/rucio/f"] = CONTENT
+    for _ in range(5):
+        # Each transfer has an end of its own.
+        end_of(site, provider=issued(issuer)).stat()
+    assert len(issuer.requests) == 1
+    assert len({asked.headers["Authorization"] for asked in site.asked}) == 1
+
+
+def test_nor_is_a_command_run(site: RecordingSite, tmp_path: Path, issuer: Issuer) -> None:
+    token, runs = issuer.access_token("me", audience="plain"), tmp_path / "runs"
+    command = CommandToken(("sh", "-c", f"echo >> {runs}; echo {token}"))
+    for _ in range(5):
+        assert end_of(site, provider=BearerProvider(command)).authorization(write=False) == f"Bearer {token}"
+    assert runs.read_text() == "\n"
+
+
+class LaterClock:
+    """The clocks of this machine, ``ahead_s`` later."""
+
+    ahead_s = 0.0
+
+    def time(self) -> float:
+        return time.time() + self.ahead_s
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> LaterClock:
+    clock = LaterClock()
+    monkeypatch.setattr(tokens, "time", clock)
+    return clock
+
+
+def test_a_token_that_does_not_say_when_it_ends_is_kept_for_some_seconds(
+    site: RecordingSite, tmp_path: Path, later: LaterClock
+) -> None:
+    runs = tmp_path / "runs"
+    end = end_of(site, provider=BearerProvider(CommandToken(("sh", "-c", f"echo >> {runs}; echo opaque"))))
+    for _ in range(3):
+        assert end.authorization(write=False) == "Bearer opaque"
+    assert runs.read_text() == "\n"
+    later.ahead_s = tokens.UNKNOWN_LIFE_S
+    assert end.authorization(write=False) == "Bearer opaque"
+    assert runs.read_text() == "\n\n"
+    # Only what it says itself is believed of its end.
+    assert not end.token_has_died
+
+
+def test_a_token_that_is_lent_has_half_its_life_before_it(
+    site: RecordingSite, issuer: Issuer, later: LaterClock
+) -> None:
+    site.script = lambda asked: Answer(405) if asked.method == "POST" else None
+    end = end_of(site, provider=issued(issuer))
+    first = end.authorization(write=True)
+    later.ahead_s = 0.7 * LIFETIME_S
+    assert end.authorization(write=True) == first
+    assert end.authorization(write=True, lent=True) != first
+
+
+def test_an_issuer_that_refuses_is_not_asked_for_each_request(
+    site: RecordingSite, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issuer.refuses = True
+    told = []
+    for _ in range(5):
+        with pytest.raises(errors.Unauthenticated) as caught:
+            end_of(site, provider=issued(issuer)).stat()
+        told.append(caught.value)
+    assert len(issuer.requests) == 1
+    assert len({id(error) for error in told}) == 5
+    issuer.refuses = False
+    clock = LaterClock()
+    clock.ahead_s = authentication.REFUSED_S
+    monkeypatch.setattr(authentication, "time", clock)
+    assert end_of(site, provider=issued(issuer)).authorization(write=False).startswith("Bearer ")
+
+
+def test_a_token_that_the_site_refuses_is_asked_for_anew(site: RecordingSite, issuer: Issuer) -> None:
+    end = end_of(site, provider=issued(issuer))
+    first = end.authorization(write=False)
+    site.script = lambda asked: Answer(401) if asked.headers["Authorization"] == first else None
+    site.files["/rucio/f"] = CONTENT
+    assert not end.token_has_died
+    assert end.stat().size == len(CONTENT)
+    assert len(issuer.requests) == 2
+    assert end.token_has_died
+    assert end.authorization(write=False) != first
+    assert not end.token_has_died
+
+
+def test_nothing_is_repeated_with_the_same_token_nor_twice(site: RecordingSite, issuer: Issuer) -> None:
+    site.script = lambda asked: Answer(401)
+    for provider, requests in ((None, 1), (issued(issuer), 2)):
+        site.asked.clear()
+        with pytest.raises(errors.Unauthenticated):
+            end_of(site, provider=provider).stat()
+        assert len(site.asked) == requests
+
+
+def test_a_files_bytes_are_sent_once_however_dead_the_token_is(site: RecordingSite, issuer: Issuer) -> None:
+    end = end_of(site, provider=issued(issuer))
+    site.script = lambda asked: Answer(401) if asked.method == "PUT" else None
+    with pytest.raises(errors.Unauthenticated):
+        end.store(body_of(CONTENT))
+    assert site.methods().count("PUT") == 1

@@ -59,6 +59,7 @@ class MemoryEnd:
         self.speaks = self.speaks_still = True
         self.guards = False
         self.leaves_parts = True
+        self.token_has_died = False
         self.kept: dict[str, str] = {}
         self.reads_at_once = False
         self.ages_asked: list[float] = []
@@ -207,12 +208,16 @@ class Notes:
     """A watch that writes down what it is told."""
 
     told: list[Mode | int] = field(default_factory=list)
+    proofs: int = 0
 
     def began(self, mode: Mode) -> None:
         self.told.append(mode)
 
     def moved(self, total_bytes: int) -> None:
         self.told.append(total_bytes)
+
+    def copied(self) -> None:
+        self.proofs += 1
 
     @property
     def modes(self) -> list[Mode]:

@@ -25,6 +25,9 @@ BLOCK_MAX_BYTES = 1024 * 1024 * 1024
 #: Blocks for each stream, where the limits above allow it.
 _BLOCKS_PER_STREAM = 4
 
+#: Most blocks of one file, whatever the server says how large it is; those of a larger file are longer.
+BLOCKS_MAX = 4096
+
 #: A connection that brings less than this before it breaks is no progress, in bytes: a server that lets one byte pass
 #: at a time would be asked for ever.
 _PROGRESS_BYTES = 1024 * 1024
@@ -144,7 +147,7 @@ def row_for(size: int, streams: int, algorithms: Iterable[str], done: Block | No
         return Row([only])
     # Rounded up, so that the last block is never a few bytes.
     length = -(-(size - front) // (streams * _BLOCKS_PER_STREAM)) or 1
-    length = min(max(length, BLOCK_BYTES), BLOCK_MAX_BYTES)
+    length = max(min(max(length, BLOCK_BYTES), BLOCK_MAX_BYTES), -(-(size - front) // BLOCKS_MAX))
     blocks = [Block(first, min(first + length, size), algorithms) for first in range(front, size, length)]
     return Row([done, *blocks] if done is not None else blocks)
 

@@ -237,8 +237,9 @@ class Reading:
 
     @contextlib.contextmanager
     def _get(self, first: int, end: int, *, whole: bool) -> Iterator[Answer]:
-        """Ask for bytes by a ticket; once more with a new login where the token died between ticket and GET."""
-        used = self._gateway.tokens.get()
+        """Ask for bytes by a ticket; once more by another, and with a new login where the token died between ticket and
+        GET.
+        """
         for last in (False, True):
             with self._lock:
                 tickets, self._tickets = self._tickets, ()
@@ -253,6 +254,7 @@ class Reading:
             if not whole and is_strong(etag):
                 # No Reva looks at it; what stands in front of one may.
                 conditions["If-Range"] = etag
+            used = self._gateway.tokens.get()
             with self._data.open(
                 ticket,
                 target=str(self.info.reference),
@@ -261,11 +263,13 @@ class Reading:
             ) as answer:
                 if answer.status_code in (404, 410):
                     raise self._not_there(http_error(answer, "GET", str(self.info.reference)))
-                if last or answer.status_code != 401:
+                # 403 is what both lines say to a ticket that has died, whatever the access token is.
+                if last or answer.status_code not in (401, 403):
                     self._check(answer, first, whole=whole)
                     yield answer
                     return
-            self._gateway.tokens.invalidate(used)
+            if answer.status_code == 401:
+                self._gateway.tokens.invalidate(used)
 
     def _not_there(self, error: errors.CS3Error) -> errors.CS3Error:
         """What it means that something else than a look says that the file is not there.

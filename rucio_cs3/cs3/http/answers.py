@@ -15,6 +15,13 @@ from typing import Protocol
 _LINE_MAX_BYTES = 64 * 1024
 _HEAD_MAX_BYTES = 256 * 1024
 
+#: Most fields of one head, or of the trailers; real ones have some 30. Many of one name are put together into one
+#: value, each time anew.
+_FIELDS_MAX = 1000
+
+#: Longest line before a chunk, its extensions included, in bytes. Nobody has any use for them.
+_CHUNK_LINE_MAX_BYTES = 4096
+
 #: Most "1xx" answers in a row.
 INTERIM_MAX = 32
 
@@ -130,14 +137,15 @@ def is_interim(head: Head) -> bool:
 
 
 def _fields(reader: Reader) -> Iterator[tuple[str, str]]:
-    left = _HEAD_MAX_BYTES
+    left, fields = _HEAD_MAX_BYTES, 0
     name, value = "", ""
     while True:
         line = reader.readline(_LINE_MAX_BYTES)
         left -= len(line)
+        fields += 1
         if not line.endswith(b"\n"):
             raise Broken("it ended within the head of an answer" if not line else "a line of the answer has no end")
-        if left < 0:
+        if left < 0 or fields > _FIELDS_MAX:
             raise Broken("the head of the answer has no end")
         line = line.rstrip(b"\r\n")
         if line[:1] in (b" ", b"\t") and name:
@@ -230,7 +238,7 @@ class Body:
     def _next_chunk(self) -> None:
         if self.received and self._reader.readline(len(b"\r\n") + 1).strip(b"\r\n"):
             raise Broken("a chunk of the answer is longer than it says")
-        line = self._reader.readline(_LINE_MAX_BYTES)
+        line = self._reader.readline(_CHUNK_LINE_MAX_BYTES)
         match = _CHUNK_SIZE.fullmatch(line.rstrip(b"\r\n"))
         if match is None or not line.endswith(b"\n"):
             raise Broken("the answer broke off between two chunks" if not line else "a chunk of the answer is none")

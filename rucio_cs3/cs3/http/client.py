@@ -16,26 +16,16 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
-import certifi
-
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.config import Site
+from rucio_cs3.cs3.hosts import is_this_machine
 from rucio_cs3.cs3.http.answers import Broken, CutShort, Headers
-from rucio_cs3.cs3.http.connections import (
-    Connections,
-    Exchange,
-    NoDescriptors,
-    NotAccepted,
-    NotReached,
-    Origin,
-    Pieces,
-    PiecesFailed,
-    Request,
-    Untrusted,
-)
+from rucio_cs3.cs3.http.connections import Connections, Exchange, Pieces, PiecesFailed, Request
+from rucio_cs3.cs3.http.dialling import Dialling, NoDescriptors, NotAccepted, NotReached, Origin, Untrusted
 from rucio_cs3.cs3.http.retry_after import retry_after_s
 from rucio_cs3.cs3.http.wire import FellSilent, StoppedReading
 from rucio_cs3.cs3.redaction import without_secrets
+from rucio_cs3.cs3.tls import Contexts, explain, is_about_us, warn_of_insecurity
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +37,10 @@ _REST_BYTES = 64 * 1024
 
 #: Longest silence in what adds nothing to the answer but words, in seconds.
 _REST_S = 5.0
+
+#: Longest that a document of some KiB may take, in seconds: one byte now and then is no silence, and would last for
+#: days.
+WORDS_S = 60.0
 
 #: How long bytes that have come may wait for more, in seconds: whoever they are for may have a clock, too.
 _GATHER_S = 1.0
@@ -90,6 +84,11 @@ class Answer:
         """Bytes that the body was announced to have; None where that is not known before its end."""
         return self._body.length
 
+    @property
+    def is_from_here(self) -> bool:
+        """Whether it is this machine that answers, as far as is known."""
+        return is_this_machine(self._exchange.peer)
+
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill the buffer, or what the rest of the body takes of it, or what comes within a second; 0 is the end.
 
@@ -124,11 +123,19 @@ class Answer:
             self._exchange.wait_for(silence_s)
 
     def read(self, size: int, /) -> bytes:
-        """So many bytes, or what there is of them until the end of the body."""
+        """So many bytes, or what there is of them until the end of the body; for what a server says, not for data.
+
+        :raises DeadlineExceeded: also when it takes over :data:`WORDS_S` in all.
+        """
         buffer = memoryview(bytearray(size))
         filled = 0
+        until = time.monotonic() + WORDS_S
         while filled < size and (count := self.readinto(buffer[filled:])):
             filled += count
+            if time.monotonic() > until:
+                raise self._call.error(
+                    errors.DeadlineExceeded, f"{self._call.host} has not ended its answer in {WORDS_S:.0f} s"
+                )
         return bytes(buffer[:filled])
 
     def read_some(self, size: int, /) -> bytes:
@@ -161,9 +168,8 @@ class HTTPClient:
 
     def __init__(self, endpoint: Site) -> None:
         self._endpoint = endpoint
-        self._connections = Connections(lambda: _tls(endpoint), endpoint.timeouts.connect_s)
-        if endpoint.insecure:
-            _log.warning("%s: INSECURE: certificates of HTTP connections are NOT verified", endpoint.name)
+        self._connections = Connections(Dialling(Contexts(endpoint), endpoint.timeouts.connect_s).dial)
+        warn_of_insecurity(endpoint)
 
     @property
     def site(self) -> Site:
@@ -185,6 +191,7 @@ class HTTPClient:
         body: Pieces | bytes | None = None,
         idle_timeout_s: float | None = None,
         patience_s: float = 0.0,
+        never_here: bool = False,
     ) -> Iterator[Answer]:
         """Send one request and hand out its answer, whose body is not read yet.
 
@@ -194,6 +201,7 @@ class HTTPClient:
         :param body: what comes out of its reading as an error comes through as it is.
         :param idle_timeout_s: longest silence before and in the answer, where shorter than the endpoint's.
         :param patience_s: so much longer than that; for a server that has much to do before it answers.
+        :param never_here: not to this machine, whatever the host's name leads to.
         :raises CS3Error: when no answer comes.
         """
         timeouts = self._endpoint.timeouts
@@ -202,8 +210,11 @@ class HTTPClient:
             raise errors.ProtocolViolation(
                 "the URL to ask, which a server gave, is none", operation=method, target=target
             )
+        if not place.origin.secure:
+            self._endpoint.refuse_plaintext(place.name, place.origin.host)
         call = _Call(method, target, url, headers, place.name, time.monotonic())
         sent = b"" if body is None else body
+        origin = place.origin._replace(never_here=never_here)
         request = Request(
             method=method,
             head=_head(call, place, None if body is None and method in ("GET", "HEAD") else len(sent)),
@@ -213,7 +224,7 @@ class HTTPClient:
             standstill_s=timeouts.idle_s,
         )
         try:
-            exchange = self._connections.exchange(place.origin, request)
+            exchange = self._connections.exchange(origin, request)
         except PiecesFailed as exc:
             raise exc.error from None
         except _FAILURES as exc:
@@ -288,6 +299,10 @@ class _Call(NamedTuple):
     host: str
     since: float
 
+    def __repr__(self) -> str:
+        # The headers have tokens, and the URL may.
+        return f"<_Call {self.method} {self.target}>"
+
     def error(self, kind: type[errors.CS3Error], message: str) -> errors.CS3Error:
         return kind(message, operation=self.method, target=self.target)
 
@@ -295,9 +310,9 @@ class _Call(NamedTuple):
         """What went wrong with it, in our words: those of libraries may hold a URL, and that a transfer token."""
         host, waited_s = self.host, time.monotonic() - self.since
         if isinstance(exc, Untrusted):
-            return self.error(
-                errors.ConfigurationError, f"TLS with {host} failed: {exc.reason}; check ca_bundle and host name"
-            )
+            return self.error(errors.ConfigurationError, f"TLS with {host} failed: {exc.reason}")
+        if isinstance(exc, ssl.SSLError) and is_about_us(exc):
+            return self.error(errors.ConfigurationError, f"TLS with {host} failed: {explain(exc)}")
         if isinstance(exc, NoDescriptors):
             return self.error(errors.LocalError, f"no connection to {host} can be opened on this side: {exc.reason}")
         if isinstance(exc, NotReached):
@@ -372,21 +387,3 @@ def _head(call: _Call, place: _Place, length: int | None) -> bytes:
     ):
         raise call.error(errors.InvalidRequest, "a header of the request has characters that no header may have")
     return head
-
-
-def _tls(site: Site) -> ssl.SSLContext:
-    """
-    :raises ConfigurationError: when the CA bundle holds no certificates.
-    """
-    if site.insecure:
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
-    try:
-        # certifi's where nothing else is said: a slim container has no store of its own.
-        return ssl.create_default_context(cafile=str(site.ca_bundle or certifi.where()))
-    except OSError as exc:  # ssl.SSLError is one
-        raise errors.ConfigurationError(
-            f"{site.name}: ca_bundle {site.ca_bundle} cannot be used: {exc.strerror or exc}"
-        ) from exc

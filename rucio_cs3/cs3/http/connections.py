@@ -1,22 +1,20 @@
-"""Connections to HTTP servers: opened, kept for the next request, and one exchange on each; knows no CS3 and no tokens.
+"""Connections to HTTP servers: kept for the next request, and one exchange on each; knows no CS3 and no tokens.
 
 A body is sent while an eye is kept on the answer: a server that refuses it (413, 507) says so before it has all, and
 is believed at once. Nothing here retries but :meth:`Connections.exchange`, and that only a look on a connection that
 was closed meanwhile.
 
-Below are :mod:`rucio_cs3.cs3.http.wire` (one socket, and all waiting) and :mod:`rucio_cs3.cs3.http.answers` (what comes
-back).
+Below are :mod:`rucio_cs3.cs3.http.dialling` (a new connection), :mod:`rucio_cs3.cs3.http.wire` (one socket, and all
+waiting) and :mod:`rucio_cs3.cs3.http.answers` (what comes back).
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
-import errno
 import os
 import select
 import socket
-import ssl
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
@@ -31,7 +29,9 @@ from rucio_cs3.cs3.http.answers import (
     read_final_head,
     read_head,
 )
-from rucio_cs3.cs3.http.wire import FellSilent, Incoming, Wire, tune
+from rucio_cs3.cs3.http.dialling import Origin
+from rucio_cs3.cs3.http.wire import FellSilent, Incoming, Wire
+from rucio_cs3.cs3.tls import is_about_us
 
 #: Kept per host, port and scheme; more at once are opened and then closed.
 _KEPT_MAX = 16
@@ -66,25 +66,6 @@ class Pieces(Protocol):
     def __iter__(self) -> Iterator[memoryview]: ...
 
 
-class NotReached(Exception):
-    """No connection came about.
-
-    :param reason: why, by the system.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class NotAccepted(Exception):
-    """No connection came about in the time that there was for it."""
-
-
-class NoDescriptors(NotReached):
-    """This process, or this machine, may open no more files; the server has nothing to do with it."""
-
-
 class PiecesFailed(Exception):
     """What makes the pieces of a body raised an OSError, which is not the network's.
 
@@ -94,18 +75,6 @@ class PiecesFailed(Exception):
     def __init__(self, error: OSError) -> None:
         super().__init__("a piece of a body could not be had")
         self.error = error
-
-
-class Untrusted(NotReached):
-    """TLS could not be agreed on."""
-
-
-class Origin(NamedTuple):
-    """Where a connection leads to."""
-
-    secure: bool
-    host: str
-    port: int
 
 
 class Request(NamedTuple):
@@ -124,20 +93,21 @@ class Request(NamedTuple):
     silence_s: float
     standstill_s: float
 
+    def __repr__(self) -> str:
+        # The head has tokens.
+        return f"<Request {self.method}>"
+
 
 class Connections:
     """The connections of one client, kept for its next requests; safe for many threads and across forks.
 
     There is no lock, which a fork could leave closed behind: ends of a deque are taken and given in one step.
 
-    :param tls: makes the settings for secure ones, once.
-    :param connect_s: for a TCP connection and for TLS on it, each, in seconds.
+    :param dial: opens one, as :class:`~rucio_cs3.cs3.http.dialling.Dialling` does.
     """
 
-    def __init__(self, tls: Callable[[], ssl.SSLContext], connect_s: float) -> None:
-        self._make_tls = tls
-        self._tls: ssl.SSLContext | None = None
-        self._connect_s = connect_s
+    def __init__(self, dial: Callable[[Origin], socket.socket]) -> None:
+        self._dial = dial
         self._kept: dict[Origin, collections.deque[Connection]] = {}
         self._pid = os.getpid()
         self._look_at = 0.0
@@ -169,7 +139,7 @@ class Connections:
             except (Unanswered, OSError):
                 if request.method not in _SAFE or not isinstance(request.body, bytes):
                     raise
-        return self._on(self._open(origin), origin, request)
+        return self._on(Connection(self._dial(origin)), origin, request)
 
     def _on(self, connection: Connection, origin: Origin, request: Request) -> Exchange:
         try:
@@ -184,6 +154,7 @@ class Connections:
             connection.hurry,
             connection.wait_for,
             connection.held,
+            connection.peer,
             lambda: self._done(connection, origin, body, whole=whole),
         )
 
@@ -226,41 +197,13 @@ class Connections:
             connection.close()
         return None
 
-    def _open(self, origin: Origin) -> Connection:
-        try:
-            sock = socket.create_connection((origin.host, origin.port), timeout=self._connect_s)
-        except TimeoutError:
-            raise NotAccepted from None
-        except (OSError, UnicodeError) as exc:
-            # A host name that IDNA does not know is a UnicodeError.
-            number, words = (exc.errno, exc.strerror) if isinstance(exc, OSError) else (None, None)
-            kind = NoDescriptors if number in (errno.EMFILE, errno.ENFILE) else NotReached
-            raise kind(words or str(exc)) from None
-        try:
-            tune(sock)
-            if origin.secure:
-                sock = self._secured(sock, origin.host)
-            sock.setblocking(False)
-        except BaseException:
-            sock.close()
-            raise
-        return Connection(sock)
 
-    def _secured(self, sock: socket.socket, host: str) -> ssl.SSLSocket:
-        if self._tls is None:
-            # Two threads may both make one; each is as good.
-            self._tls = self._make_tls()
-        try:
-            return self._tls.wrap_socket(sock, server_hostname=host)
-        except TimeoutError:
-            raise NotAccepted from None
-        except ssl.SSLEOFError:
-            raise Unanswered from None
-        except ssl.SSLError as exc:
-            reason = getattr(exc, "verify_message", "") or exc.reason or type(exc).__name__
-            raise Untrusted(str(reason)) from None
-        except ValueError as exc:  # a host name that can be in no certificate
-            raise Untrusted(str(exc)) from None
+def _peer(sock: socket.socket) -> str:
+    try:
+        name = sock.getpeername()
+    except OSError:
+        return ""
+    return str(name[0]) if name else ""
 
 
 def _close_oldest(kept: collections.deque[Connection]) -> None:
@@ -274,6 +217,7 @@ class Exchange(NamedTuple):
     :param hurry: gets the longest silence from now on, in seconds, where shorter than the request's.
     :param wait_for: sets the longest silence, in seconds, and gives what it was.
     :param held: bytes that have come and were not read yet, or some of them.
+    :param peer: the address of the other end; empty where that is not known.
     :param done: gives the connection back, or ends it where not all was read; to be called once.
     """
 
@@ -282,6 +226,7 @@ class Exchange(NamedTuple):
     hurry: Callable[[float], None]
     wait_for: Callable[[float], float]
     held: Callable[[], bytes]
+    peer: str
     done: Callable[[], None]
 
 
@@ -295,6 +240,8 @@ class Connection:
         self._wire = Wire(sock)
         #: Where answers are read from.
         self.reader = Incoming(self._wire)
+        #: The address of the other end; empty where it was gone at once.
+        self.peer = _peer(sock)
         #: When it was last used, by the monotonic clock, in seconds.
         self.kept_since = 0.0
         self._pid = os.getpid()
@@ -421,7 +368,10 @@ class Connection:
     def _last_words(self) -> Head | None:
         try:
             return read_final_head(self.reader)
-        except (OSError, Broken, FellSilent):
+        except (OSError, Broken, FellSilent) as exc:
+            if is_about_us(exc):
+                # The connection ended because of that.
+                raise
             return None
 
 

@@ -11,6 +11,10 @@ from collections.abc import Mapping
 RETRY_AFTER_MAX_S = 3600.0
 
 
+#: Longer ones are no date; HTTP's have 29 characters, or 33.
+_DATE_MAX_CHARACTERS = 64
+
+
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """``Retry-After`` in seconds (RFC 9110, 10.2.3: a number of them, or a date), None where there is none to use.
 
@@ -31,9 +35,11 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 def _date(text: str) -> datetime.datetime | None:
     """An HTTP date in any of its three forms; None for anything else."""
+    if len(text) > _DATE_MAX_CHARACTERS:
+        return None
     try:
         date = email.utils.parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, IndexError):  # the last in early releases of Python 3.10 and 3.11
         return None
     # asctime's form names no zone; HTTP dates are in UTC.
     return date if date.tzinfo is not None else date.replace(tzinfo=datetime.timezone.utc)

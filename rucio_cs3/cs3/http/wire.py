@@ -9,6 +9,7 @@ import io
 import select
 import socket
 import ssl
+import time
 from typing import Any
 
 #: Unused for so long, a connection is probed by the kernel, so that no firewall forgets it while a server computes.
@@ -16,6 +17,11 @@ _PROBE_AFTER_S = 60
 
 #: Read ahead of the head of an answer, in bytes; what is larger is read into the caller's memory.
 _READER_BYTES = 16 * 1024
+
+
+#: How long a head may take from its first byte on, and so what stands between two chunks, in seconds: with a byte now
+#: and then, which is no silence, either would last for days.
+LINES_S = 60.0
 
 
 class FellSilent(Exception):
@@ -55,6 +61,10 @@ class Wire(io.RawIOBase):
         self.standstill_s = 0.0
         #: Whether nothing is to be read for a moment, though there may be something.
         self.muted = False
+        #: Whether lines are being read: see :data:`LINES_S`.
+        self.in_lines = False
+        #: When the first of them came, by the monotonic clock, in seconds; None before.
+        self.lines_since: float | None = None
         #: Whether all that had come was read: to ask for more before waiting for it costs an exception.
         self._drained = True
 
@@ -87,7 +97,7 @@ class Wire(io.RawIOBase):
         # OpenSSL may hold what the socket does not know of any more.
         events = select.POLLIN if self._drained and not self._secure else 0
         while True:
-            if events and not self.wait(events, self.silence_s):
+            if events and not self.wait(events, self._patience_s()):
                 raise FellSilent
             try:
                 count: int = self._sock.recv_into(buffer)
@@ -97,7 +107,14 @@ class Wire(io.RawIOBase):
                 events = select.POLLOUT
             else:
                 self._drained = count < len(buffer)
+                if self.in_lines and self.lines_since is None:
+                    self.lines_since = time.monotonic()
                 return count
+
+    def _patience_s(self) -> float:
+        if not self.in_lines or self.lines_since is None:
+            return self.silence_s
+        return max(min(self.lines_since + LINES_S - time.monotonic(), self.silence_s), 0.0)
 
     def send(self, data: memoryview) -> int:
         """Send some of it; 0 where something has come instead, which is to be looked at first.
@@ -135,7 +152,18 @@ class Incoming(io.BufferedReader):
         finally:
             self._wire.muted = False
 
+    def readline(self, size: int | None = -1, /) -> bytes:
+        self._wire.in_lines = True
+        try:
+            line = super().readline(size)
+        finally:
+            self._wire.in_lines = False
+        if not line.strip(b"\r\n"):
+            self._wire.lines_since = None  # the end of a head, or of a chunk
+        return line
+
     def readinto1(self, buffer: Any, /) -> int:
+        self._wire.lines_since = None
         # That of the base reads on behind what it holds, and waits for that.
         self._wire.muted = True
         try:

@@ -10,11 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from rucio_cs3.cs3.confidential import Confidential
 from rucio_cs3.cs3.login.secret import Secret
 
+#: The type of logins by public link.
+PUBLIC_LINK = "publicshares"
 
-@dataclass(frozen=True)
-class Login:
+
+@dataclass(frozen=True, slots=True)
+class Login(Confidential):
     """What an AuthenticateRequest carries (cs3/gateway/v1beta1/gateway_api.proto)."""
 
     type: str
@@ -25,7 +29,7 @@ class Login:
     def who(self) -> str:
         """What messages call whoever logs in; free of secrets."""
         # The client id of a public link is what opens it.
-        named = {"bearer": "the token", "publicshares": "the public link"}.get(self.type, self.client_id)
+        named = {"bearer": "the token", PUBLIC_LINK: "the public link"}.get(self.type, self.client_id)
         return f"{named} ({self.type})"
 
 
@@ -138,10 +142,10 @@ class PublicLinkProvider:
     def login(self) -> Login:
         # The prefix says which kind of proof follows (Reva v3.12.1 pkg/auth/manager/publicshares).
         proof = "" if self.password is None else f"password|{self.password.get()}"
-        return Login("publicshares", self.link.get(), proof)
+        return Login(PUBLIC_LINK, self.link.get(), proof)
 
     def lasting_secret(self) -> str | None:
-        return _lasting("publicshares", "", self.link)
+        return _lasting(PUBLIC_LINK, "", self.link)
 
 
 @dataclass(frozen=True)

@@ -88,13 +88,17 @@ class TokenProofs:
     def __init__(self, ask: Callable[[Credential, float], bool]) -> None:
         self._ask = ask
         self._asking = threading.Lock()
-        # Replaced as a whole: a race between two threads may keep the older proof, which only proves less.
+        self._noting = threading.Lock()
         self._proof: tuple[Credential | None, float] = (None, 0.0)
         self._failed: _Outcome | None = None
 
     def succeeded(self, credential: Credential, began_at: float) -> None:
         """A call with this token that began then (monotonic clock) was answered as only living tokens' are."""
-        self._proof = (credential, began_at)
+        with self._noting:
+            proven, proven_at = self._proof
+            # Of two threads the one whose call began earlier may be the later here.
+            if proven is not credential or began_at > proven_at:
+                self._proof = (credential, began_at)
 
     def was_good(self, credential: Credential, at: float, timeout_s: float) -> bool:
         """Whether a token was good at a moment of the monotonic clock; asks only where nothing has shown it since.

@@ -18,12 +18,10 @@ from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.resources import FileInfo
 from rucio_cs3.cs3.side_by_side import Aside
 from rucio_cs3.cs3.streams import UploadBody
+from rucio_cs3.cs3.uploads.attempt import SMALL_BYTES
 
 #: How long a server may take to commit an upload whose answer was lost, in seconds.
 _LATE_COMMIT_S = 10.0
-
-#: Up to this many bytes a file is read back while the server is still asked what it has.
-_SMALL_BYTES = 1024 * 1024
 
 
 class Arrivals:
@@ -57,7 +55,8 @@ class Arrivals:
         :raises StillProcessing: when it cannot be read within ``timeouts.processing_s``.
         """
         sent = body.digests.hexdigests()
-        if read_back and self._keeps_no_checksum and 0 < len(body) <= _SMALL_BYTES and lost is None:
+        if read_back and self._keeps_no_checksum and 0 < len(body) <= SMALL_BYTES and lost is None:
+            # While the server is still asked what it has.
             look = Aside(lambda: self._arrived(body, landing, None))
             try:
                 self._read_early(landing, body, sent, idle_timeout_s)

@@ -5,12 +5,19 @@ Data only; :mod:`rucio_cs3.cs3.uploads.uploads` has the steps.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rucio_cs3.cs3 import errors
+from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.resources import FileInfo
+from rucio_cs3.cs3.streams import UploadBody
 from rucio_cs3.cs3.uploads.resumable import Resumption
 from rucio_cs3.cs3.uploads.upload_state import LocalSource
+
+#: Up to this many bytes a file is small: it is in the page cache, and a round trip costs more than to send it in vain,
+#: to read it for its checksum first, or to fetch it back.
+SMALL_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,3 +60,18 @@ class Attempt:
     lost: errors.CS3Error | None = None
     proven: FileInfo | None = None
     resumption: Resumption = field(default_factory=Resumption)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """The bytes of one attempt on their way.
+
+    :param landing: where they go: the name itself, or a hidden sibling.
+    :param headers: those of the tickets, should new ones be needed.
+    """
+
+    body: UploadBody
+    landing: Reference
+    headers: Mapping[str, str] = field(repr=False)
+    options: Options
+    attempt: Attempt

@@ -42,6 +42,9 @@ class Seal:
     The secret is asked for when it is needed and not kept; one key, for texts of this process, is.
     """
 
+    # Not for speed: ``vars`` would show the key.
+    __slots__ = ("_lock", "_own", "_provider")
+
     def __init__(self, provider: CredentialProvider) -> None:
         self._provider = provider
         self._lock = threading.Lock()

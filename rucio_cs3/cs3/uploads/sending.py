@@ -7,17 +7,15 @@ Knows neither what the landing is nor what follows: :mod:`rucio_cs3.cs3.uploads.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.config import Endpoint
 from rucio_cs3.cs3.data_gateway import DataGateway
 from rucio_cs3.cs3.gateway import Gateway
 from rucio_cs3.cs3.namespace import OPEN_OUTCOME
-from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.resources import Ticket, pick_ticket
-from rucio_cs3.cs3.streams import UploadBody
-from rucio_cs3.cs3.uploads.attempt import Attempt, Options
+from rucio_cs3.cs3.uploads.attempt import Delivery
 from rucio_cs3.cs3.uploads.resumable import ResumableUploads
 
 _log = logging.getLogger(__name__)
@@ -33,15 +31,7 @@ class Sending:
         self._data = data
         self._resumable = resumable
 
-    def send(
-        self,
-        tickets: Collection[Ticket],
-        body: UploadBody,
-        landing: Reference,
-        headers: Mapping[str, str],
-        options: Options,
-        attempt: Attempt,
-    ) -> None:
+    def send(self, tickets: Collection[Ticket], delivery: Delivery) -> None:
         """Send all bytes, where the ticket has not made the (empty) file already.
 
         On return the server has been given the whole body, once, and ``body.digests`` are those of all of it; whatever
@@ -50,32 +40,26 @@ class Sending:
         (temporary landing) for another sibling. ``attempt.lost`` is the error that hid the answer after everything had
         been sent, and ``attempt.etag`` is set where the server names that of what it stored.
 
-        :param tickets: fresh, and ``body`` begins at its first byte.
-        :param headers: those of the tickets, should new ones be needed.
+        :param tickets: fresh, and the body begins at its first byte.
         :raises CS3Error: the error of the last request.
         """
+        body, attempt = delivery.body, delivery.attempt
         if len(body) or self._endpoint.stores_paths:
             # OpenCloud has made an empty file at Initiate, and answers a PUT of nothing with 400.
-            by_tus = self._resumable.wants(body, again=options.restarts) and self._resumable.offered(tickets, body)
-            if not by_tus or not self._in_pieces(tickets, body, landing, headers, options, attempt):
+            wanted = self._resumable.wants(body, again=delivery.options.restarts)
+            by_tus = wanted and self._resumable.offered(tickets, body)
+            if not by_tus or not self._in_pieces(tickets, delivery):
                 if by_tus:
-                    tickets = self._anew(body, landing, headers, attempt)
-                attempt.lost = self._put(tickets, body, landing, headers, options, attempt)
+                    tickets = self._anew(delivery)
+                attempt.lost = self._put(tickets, delivery)
         if attempt.lost is None:
             attempt.sending = attempt.trusted_folder = False
 
-    def _in_pieces(
-        self,
-        tickets: Collection[Ticket],
-        body: UploadBody,
-        landing: Reference,
-        headers: Mapping[str, str],
-        options: Options,
-        attempt: Attempt,
-    ) -> bool:
+    def _in_pieces(self, tickets: Collection[Ticket], delivery: Delivery) -> bool:
         """
         :returns: whether TUS is understood.
         """
+        body, landing, attempt = delivery.body, delivery.landing, delivery.attempt
         # It has its own new beginnings.
         attempt.sending = False
         try:
@@ -83,10 +67,10 @@ class Sending:
                 tickets,
                 body,
                 landing,
-                headers,
+                delivery.headers,
                 attempt.resumption,
                 only_new=attempt.only_new,
-                idle_timeout_s=options.idle_timeout_s,
+                idle_timeout_s=delivery.options.idle_timeout_s,
             )
             return True
         except errors.AlreadyExists as error:
@@ -101,33 +85,28 @@ class Sending:
         attempt.sending, attempt.resumption.by_tus = True, False
         return False
 
-    def _put(
-        self,
-        tickets: Collection[Ticket],
-        body: UploadBody,
-        landing: Reference,
-        headers: Mapping[str, str],
-        options: Options,
-        attempt: Attempt,
-    ) -> errors.CS3Error | None:
+    def _put(self, tickets: Collection[Ticket], delivery: Delivery) -> errors.CS3Error | None:
         """
         :returns: the error that hid the answer after everything had been sent; None where there was an answer.
         """
-        used = self._tokens.get()
+        body, landing = delivery.body, delivery.landing
         for last in (False, True):
+            used = self._tokens.get()
             try:
-                attempt.etag = self._data.put(
+                delivery.attempt.etag = self._data.put(
                     pick_ticket(tickets, ("simple",), landing),
                     body,
                     target=str(landing),
-                    idle_timeout_s=options.idle_timeout_s,
+                    idle_timeout_s=delivery.options.idle_timeout_s,
                 )
-            except errors.Unauthenticated:
-                # The access token died between ticket and PUT. That of a source which is read is another one.
+            except (errors.Unauthenticated, errors.AccessDenied) as error:
+                # The access token died between ticket and PUT, or the ticket did (403: both lines look at it first).
+                # That of a source which is read is another one.
                 if last or body.failure is not None:
                     raise
-                self._tokens.invalidate(used)
-                tickets = self._anew(body, landing, headers, attempt)
+                if isinstance(error, errors.Unauthenticated):
+                    self._tokens.invalidate(used)
+                tickets = self._anew(delivery)
             except OPEN_OUTCOME as error:
                 if body.sent < len(body):
                     raise
@@ -138,9 +117,10 @@ class Sending:
                 return None
         return None
 
-    def _anew(
-        self, body: UploadBody, landing: Reference, headers: Mapping[str, str], attempt: Attempt
-    ) -> Collection[Ticket]:
+    def _anew(self, delivery: Delivery) -> Collection[Ticket]:
         """Begin with the first byte, by new tickets: a session is never used twice, because OpenCloud appends to it."""
+        body = delivery.body
         body.rewind()
-        return self._gateway.initiate_upload(landing, len(body), only_new=attempt.only_new, headers=headers)
+        return self._gateway.initiate_upload(
+            delivery.landing, len(body), only_new=delivery.attempt.only_new, headers=delivery.headers
+        )

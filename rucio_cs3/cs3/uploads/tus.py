@@ -281,6 +281,10 @@ class Upload:
                 return
             self._pieces.took(step.count, seconds)
             self._confirm(offset)
+            if offset < end and self._failures_since != offset:
+                # Less than a MiB of what was sent: a byte for each request would be an upload without an end.
+                self._fail(reason="the server takes next to nothing of what it is sent")
+                return
             self._step = Done() if offset == self._size else self._send()
             return
         if status not in (409, 423):

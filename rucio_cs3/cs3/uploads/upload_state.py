@@ -165,11 +165,14 @@ class _Held(Claim):
                 _log.info("the local file of %s has changed since: uploading it anew", self._identity["target"])
                 raise Unreadable
             landing = str(state["landing"])
-            protocol, url, token = json.loads(self._seal.open(str(state["sealed"]), self._label(landing)))
+            ticket = json.loads(self._seal.open(str(state["sealed"]), self._label(landing)))
+            if not (isinstance(ticket, list) and len(ticket) == 3 and all(isinstance(part, str) for part in ticket)):
+                raise Unreadable
+            protocol, url, token = ticket
             self.unfinished = self._kept = Unfinished(
                 landing=landing, ticket=Ticket(protocol=protocol, url=url, token=token)
             )
-        except (Unreadable, ValueError, KeyError, ImportError):
+        except (Unreadable, ValueError, KeyError, RecursionError, ImportError):
             self.forget()
         except NoSecret:
             _log.debug(

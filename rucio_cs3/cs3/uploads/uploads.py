@@ -39,17 +39,13 @@ from rucio_cs3.cs3.retry import RetryPolicy
 from rucio_cs3.cs3.side_by_side import Aside
 from rucio_cs3.cs3.streams import UploadBody
 from rucio_cs3.cs3.uploads.arrivals import Arrivals
-from rucio_cs3.cs3.uploads.attempt import Attempt, Options
+from rucio_cs3.cs3.uploads.attempt import SMALL_BYTES, Attempt, Delivery, Options
 from rucio_cs3.cs3.uploads.leftovers import Leftovers
 from rucio_cs3.cs3.uploads.resumable import ResumableUploads, Resumption
 from rucio_cs3.cs3.uploads.sending import Sending
 from rucio_cs3.cs3.uploads.upload_state import Claim
 
 _log = logging.getLogger(__name__)
-
-#: Up to this many bytes a file is sent before anybody has looked whether its name is free, and its checksum is computed
-#: before it is sent: it is in the page cache, and a round trip costs more.
-_SMALL_BYTES = 1024 * 1024
 
 #: How often a file that can be read again is sent anew, and the pauses before.
 _RESTARTS = RetryPolicy(attempts=3, base_s=0.5)
@@ -184,10 +180,11 @@ class Uploads:
             landing = reference.sibling(unfinished.landing)
         else:
             landing = self._leftovers.sibling(reference, traceable=options.traceable)
-        is_large = len(body) > _SMALL_BYTES or options.traceable
+        is_large = len(body) > SMALL_BYTES or options.traceable
         with self._undone_on_failure(landing, body, attempt.resumption):
             tickets = self._ticket_and_folder(landing, reference, body, headers, options, attempt, look=is_large)
-            self._sending.send(tickets, body, landing, headers, options, attempt)
+            delivery = Delivery(body=body, landing=landing, headers=headers, options=options, attempt=attempt)
+            self._sending.send(tickets, delivery)
             absent: Absence | None = None
             if options.overwrite and is_large:
                 self._prove(body, landing, options, attempt)  # that it is no folder was seen before it was sent
@@ -250,13 +247,14 @@ class Uploads:
     ) -> None:
         """Land under the name itself, where the server shows only whole uploads."""
         attempt.trusted_folder = attempt.only_new = True
-        if len(body) and (body.expected or options.restarts or len(body) <= _SMALL_BYTES):
+        if len(body) and (body.expected or options.restarts or len(body) <= SMALL_BYTES):
             # The server shows nothing that it refutes. It costs one more read of a local file, mostly of memory; a
             # file that comes from another server is not fetched twice.
             _add_checksum(headers, body)
         tickets = self._ticket_for_name(body, reference, headers, options, attempt)
         try:
-            self._sending.send(tickets, body, reference, headers, options, attempt)
+            delivery = Delivery(body=body, landing=reference, headers=headers, options=options, attempt=attempt)
+            self._sending.send(tickets, delivery)
             self._prove(body, reference, options, attempt)
         except BaseException:
             if attempt.only_new:
@@ -277,9 +275,13 @@ class Uploads:
             return [attempt.resumption.unfinished.ticket]
         try:
             offer = self._gateway.initiate_upload(reference, len(body), only_new=True, headers=headers)
-        except (errors.AlreadyExists, errors.PreconditionFailed):
+        except (errors.AlreadyExists, errors.PreconditionFailed) as error:
             # FAILED_PRECONDITION to a folder of this name, and where the folder above is missing.
-            if _free(reference, self._gateway.glance(reference), options) is not None:
+            standing: FileInfo | Absence | None = self._gateway.glance(reference)
+            if isinstance(standing, Absence) and isinstance(error, errors.AlreadyExists):
+                # One of both answers is wrong: this one, where the token has died in between.
+                standing = self._namespace.present(reference)
+            if standing is None or _free(reference, standing, options) is not None:
                 raise
         else:
             if offer.created:

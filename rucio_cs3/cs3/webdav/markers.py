@@ -24,6 +24,10 @@ from rucio_cs3.cs3 import errors
 #: A line of a marker is some 50 bytes, one of a failure some hundred; who sends longer ones sends something else.
 LINE_MAX_BYTES = 8192
 
+#: Longest report, in bytes more than it says have arrived: dCache's markers have one KiB and come every 5 s, so that
+#: this is more than three days in which nothing moves, and with a marker for each of ten stripes nine hours.
+REPORT_MAX_BYTES = 64 * 1024 * 1024
+
 #: Most stripes whose bytes are added up. A hostile server could name a new one in each marker; real ones have a few.
 _STRIPES_MAX = 1024
 
@@ -63,7 +67,8 @@ class MarkerParser:
         self._stripe = 0
         self._bytes: int | None = None
         self._bytes_by_stripe: dict[int, int] = {}
-        self._total = 0
+        self._total = self._sum = 0
+        self._left = REPORT_MAX_BYTES
         #: What the server claims; None until it has.
         self.outcome: Outcome | None = None
         #: Whether anything was read that only a third-party copy says.
@@ -76,18 +81,26 @@ class MarkerParser:
         """Take the next piece of the body.
 
         :returns: the markers that it completed; nothing after the outcome counts.
-        :raises ProtocolViolation: for a line over 8 KiB.
+        :raises ProtocolViolation: for a line over 8 KiB, or a report over :data:`REPORT_MAX_BYTES`.
         """
         markers: list[Marker] = []
         if self.outcome is not None:
             return markers
+        before = self._total
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._take(line, markers)
-        if self.outcome is None:
-            _check_length(self._rest)
-        else:
+        if self.outcome is not None:
             self._rest = b""
+            return markers
+        _check_length(self._rest)
+        # A copy that moves is a living one, however long it takes; a byte with each marker is no copy.
+        self._left = min(self._left - len(data) + self._total - before, REPORT_MAX_BYTES)
+        if self._left < 0:
+            raise errors.ProtocolViolation(
+                f"the server's progress report has no end: it is over {REPORT_MAX_BYTES >> 20} MiB longer than what it "
+                "says has moved"
+            )
         return markers
 
     def close(self) -> list[Marker]:
@@ -134,10 +147,11 @@ class MarkerParser:
         if not self._inside:
             return None
         if self._bytes is not None and (len(self._bytes_by_stripe) < _STRIPES_MAX or self._known(self._stripe)):
+            self._sum += self._bytes - self._bytes_by_stripe.get(self._stripe, 0)
             self._bytes_by_stripe[self._stripe] = self._bytes
         self._inside, self._stripe, self._bytes = False, 0, None
         # A stripe that begins anew does not take back what was told already.
-        self._total = max(self._total, sum(self._bytes_by_stripe.values()))
+        self._total = max(self._total, self._sum)
         return Marker(self._total)
 
     def _known(self, stripe: int) -> bool:

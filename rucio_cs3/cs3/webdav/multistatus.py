@@ -32,6 +32,12 @@ NOT_YET_ADLER32 = "00000000"
 #: A real answer about one file is 600 bytes to 2 KiB; more is not read.
 ANSWER_MAX_BYTES = 64 * 1024
 
+#: Longest name of a namespace, in characters, and most elements in one document and levels in it. Each element's name
+#: is kept with that of its namespace, so that 64 KiB of one long name and many short elements would be 130 MB.
+_NAMESPACE_MAX_CHARACTERS = 256
+_ELEMENTS_MAX = 2000
+_DEPTH_MAX = 32
+
 _DAV = "DAV:}"
 _OWNCLOUD = "http://owncloud.org/ns}"
 _DCACHE = "http://www.dcache.org/2013/webdav}"
@@ -150,18 +156,36 @@ def _tree(body: bytes) -> Element:
     """Parse XML without a document type, which is where entities come from; names are ``<namespace>}<local name>``.
 
     :raises ExpatError: when it is no XML.
-    :raises _Refused: when it has a document type.
+    :raises _Refused: when it has a document type, or is beyond one of the limits.
     """
     builder = TreeBuilder()
     parser = expat.ParserCreate(namespace_separator="}")
+    elements = depth = 0
 
     def refuse(*_: object) -> None:
         raise _Refused("it declares a document type")
 
+    def namespace(_: str | None, name: str | None) -> None:
+        if name is not None and len(name) > _NAMESPACE_MAX_CHARACTERS:
+            raise _Refused("the name of a namespace is too long")
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal elements, depth
+        elements, depth = elements + 1, depth + 1
+        if elements > _ELEMENTS_MAX or depth > _DEPTH_MAX:
+            raise _Refused("it has too many elements")
+        builder.start(tag, attributes)
+
+    def end(tag: str) -> None:
+        nonlocal depth
+        depth -= 1
+        builder.end(tag)
+
     # No WebDAV server sends one, and what it declares may grow without bounds or name local files.
     parser.StartDoctypeDeclHandler = refuse
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
+    parser.StartNamespaceDeclHandler = namespace
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
     parser.CharacterDataHandler = builder.data
     parser.Parse(body, True)
     return builder.close()

@@ -38,7 +38,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.http.client import HTTPClient, http_error
+from rucio_cs3.cs3.http.client import Answer, HTTPClient, http_error
 from rucio_cs3.cs3.webdav.markers import LINE_MAX_BYTES, MarkerParser
 from rucio_cs3.cs3.webdav.tpc import ask_to_copy, stands
 
@@ -55,6 +55,13 @@ DISPROVED_MAX_S = 86_400.0
 
 #: Longest silence of a server that is asked, in seconds. It has next to nothing to do.
 PROBE_TIMEOUT_S = 30.0
+
+#: Longest time for its report, in seconds: while it looks for the source, which a slow resolver takes long for, there
+#: is a marker now and then.
+REPORT_S = 120.0
+
+#: Longest report on a copy of nothing, in bytes: some markers.
+_REPORT_MAX_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -207,9 +214,7 @@ def _ask(http: HTTPClient, url: str, authorization: str) -> tuple[bool, bool]:
         status = response.status_code
         server = response.headers.get("Server", "")
         if 200 <= status < 300:
-            while piece := response.read_some(LINE_MAX_BYTES):
-                parser.feed(piece)
-            parser.close()
+            _read(response, parser, url)
         else:
             error = http_error(response, "COPY", url)
     if 200 <= status < 300:
@@ -232,6 +237,32 @@ def _ask(http: HTTPClient, url: str, authorization: str) -> tuple[bool, bool]:
             raise _unclear(error, "there is no such folder to ask about")
         return False, False
     raise _unclear(error, "whether the server does third-party copies cannot be told")
+
+
+def _read(response: Answer, parser: MarkerParser, url: str) -> None:
+    """Read the report of a copy that there is nothing to copy for: it is short, and comes soon.
+
+    :raises ProtocolViolation: for one that is too long.
+    :raises DeadlineExceeded: when it takes over :data:`REPORT_S`: the server may be slow today.
+    """
+    until = time.monotonic() + REPORT_S
+    left = _REPORT_MAX_BYTES
+    while piece := response.read_some(LINE_MAX_BYTES):
+        parser.feed(piece)
+        left -= len(piece)
+        if parser.outcome is not None:
+            return
+        if left < 0:
+            raise errors.ProtocolViolation(
+                "the server's report on a copy of nothing has no end", operation="COPY", target=url
+            )
+        if time.monotonic() > until:
+            raise errors.DeadlineExceeded(
+                f"the server's report on a copy of nothing has not ended in {REPORT_S:.0f} s",
+                operation="COPY",
+                target=url,
+            )
+    parser.close()
 
 
 def _unclear(error: errors.CS3Error, why: str) -> errors.CS3Error:

@@ -18,7 +18,8 @@ from typing import Literal
 from urllib.parse import unquote, urljoin, urlsplit
 
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.http.client import Answer, HTTPClient, http_error
+from rucio_cs3.cs3.confidential import Confidential
+from rucio_cs3.cs3.http.client import Answer, HTTPClient, drain, http_error
 from rucio_cs3.cs3.webdav.markers import LINE_MAX_BYTES, Marker, MarkerParser
 
 #: Seconds of silence after which a server is gone. Reva v3.12.1, dCache and XRootD send a marker every 5 s; Reva
@@ -137,8 +138,8 @@ def push(
     _copy(http, request, on_marker)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Request:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Request(Confidential):
     """One COPY.
 
     :param actor: which side is asked; it moves the bytes.
@@ -274,8 +275,12 @@ def _read(response: Answer, parser: MarkerParser, request: _Request, on_marker: 
                 transferred, moved_at = marker.transferred_bytes, time.monotonic()
         if not piece:
             return
+        if parser.outcome is not None:
+            # Nothing that follows counts, and it may have no end.
+            drain(response)
+            return
         still_s = time.monotonic() - moved_at
-        if parser.outcome is None and still_s > STALL_S:
+        if still_s > STALL_S:
             raise request.error(
                 errors.DeadlineExceeded,
                 f"no byte has moved for {still_s:.0f} s, {_way(request)}, though the {request.actor} keeps reporting; "

@@ -16,6 +16,7 @@ from urllib.parse import urljoin, urlsplit
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.checksums import Digests
 from rucio_cs3.cs3.config import WebDAVSite, is_loopback
+from rucio_cs3.cs3.hosts import is_off_limits, is_this_machine
 from rucio_cs3.cs3.http.client import Answer, HTTPClient, drain, http_error
 from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.remote_file import RemoteFile
@@ -44,12 +45,20 @@ class WebDAVClient:
 
     :param authorization: gives the value of ``Authorization`` for a request to the site that only reads (False) or
         may write (True).
+    :param refused: gets the one that the site has answered 401 to.
     """
 
-    def __init__(self, site: WebDAVSite, http: HTTPClient, authorization: Callable[[bool], str]) -> None:
+    def __init__(
+        self,
+        site: WebDAVSite,
+        http: HTTPClient,
+        authorization: Callable[[bool], str],
+        refused: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.site = site
         self.http = http
         self._authorization = authorization
+        self._refused = refused
 
     # -- metadata -----------------------------------------------------------------------------------------
 
@@ -209,12 +218,16 @@ class WebDAVClient:
     ) -> Iterator[Answer]:
         """Send one request, to the data node that the server names where it names one, and hand out the answer.
 
+        Where the token was not accepted (401) and there is another one, it is sent once more; a file's bytes are not.
+
         :param write: whether the token has to allow writing.
         :param idle_timeout_s: longest silence, where shorter than the site's.
         :param patience_s: so much longer than that.
         """
         url = self.site.server.url(reference)
         authorization: str | None = self._authorization(write)
+        again = not isinstance(body, UploadBody)
+        never_here = False
         for _ in range(_REDIRECTS_MAX + 1):
             sent = dict(headers or {})
             if authorization is not None:
@@ -227,13 +240,25 @@ class WebDAVClient:
                 body=body,
                 idle_timeout_s=idle_timeout_s,
                 patience_s=patience_s,
+                never_here=never_here,
             ) as response:
                 location = response.headers.get("Location") if response.status_code in _REDIRECTS else None
                 if location is None:
-                    yield response
-                    return
+                    renewed = authorization
+                    if response.status_code == 401 and authorization is not None:
+                        self._refused(authorization)
+                        renewed = self._authorization(write) if again else authorization
+                    if renewed == authorization:
+                        yield response
+                        return
+                    authorization, again = renewed, False
+                    drain(response)
+                    continue
+                sent_from_here = response.is_from_here
                 drain(response)
             url, with_token = self._follow(url, location, str(reference))
+            # A name tells too little: it may lead to this machine, where others have no business.
+            never_here = not (with_token or sent_from_here)
             if not with_token:
                 authorization = None
             if isinstance(body, UploadBody) and body.digests.byte_count:
@@ -263,11 +288,19 @@ class WebDAVClient:
             raise refused("to something that is no URL") from None
         if parts.scheme not in ("http", "https") or not host or "\\" in following or "@" in parts.netloc:
             raise refused("to something that is no plain HTTP URL")
+        if is_off_limits(host):
+            raise refused(f"to {host}, where nothing is ever sent")
         if parts.scheme == "http":
             if urlsplit(url).scheme == "https":
                 raise refused(f"from https to http, at {host}; its data would travel without TLS")
             if not (self.site.allow_plaintext or is_loopback(host)):
-                raise refused(f"to {host} without TLS")
+                raise refused(
+                    f"to {host} without TLS; if the network between is trusted, set allow_plaintext (at an RSE: "
+                    "cs3_allow_plaintext)"
+                )
+        if is_this_machine(host) and not is_this_machine(urlsplit(url).hostname or ""):
+            # What listens on this machine's own addresses trusts whoever runs here.
+            raise refused(f"to {host}, which is this machine")
         try:
             return self.site.check_redirect(url, following), True
         except errors.ProtocolViolation:

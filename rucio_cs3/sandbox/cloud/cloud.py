@@ -72,7 +72,9 @@ class EmbeddedCloud(Startable):
     :param processing_delay_s: SPACES: how long post-processing holds a new file, in seconds.
     :param marker_interval_s: seconds between performance markers; Reva's are 5 s apart.
     :param bearer_secret: HS256 secret whose JWTs ``Authenticate`` takes as type ``bearer``; the user is their
-        ``preferred_username`` or ``sub``. No such type if None.
+        ``preferred_username`` or ``sub``. No such type if None, unless there is an issuer.
+    :param issuer: URL of an OIDC issuer whose tokens let somebody in as type ``bearer``, as at a real site; none where
+        empty.
     :param tls: TLS for gRPC and HTTP.
     :param authority: trustme.CA for ``tls``; one that all clouds of this process share if None.
     :param trusted: PEM files of more authorities whose sites this one may pull from or push to.
@@ -94,6 +96,7 @@ class EmbeddedCloud(Startable):
         processing_delay_s: float = 0,
         marker_interval_s: float = 5.0,
         bearer_secret: str | None = None,
+        issuer: str = "",
         tls: bool = False,
         authority: trustme.CA | None = None,
         trusted: Sequence[Path] = (),
@@ -115,6 +118,7 @@ class EmbeddedCloud(Startable):
             "access_lifetime_s": access_token_lifetime_s,
             "transfer_lifetime_s": transfer_token_lifetime_s,
             "bearer_secret": bearer_secret,
+            "bearer_issuer": issuer,
         }
         self._ranges = ranges
         self._quota_bytes = quota_bytes
@@ -226,6 +230,13 @@ class EmbeddedCloud(Startable):
         user = self.first_user if username is None else self.users[username]
         return state.mint.issue_access(state.user_claim(user))
 
+    def aged_token(self, token: str) -> str:
+        """One of this cloud's access or transfer tokens as it is after its end.
+
+        :raises ValueError: it is none of this cloud.
+        """
+        return self._running().mint.aged(token)
+
     def start(self) -> None:
         """Start both servers; returns when they answer.
 
@@ -241,7 +252,7 @@ class EmbeddedCloud(Startable):
         self._http = HttpServer(state, _route, (LOOPBACK, 0), server_tls)
         state.http_url = f"{'https' if self.tls else 'http'}://{LOOPBACK}:{self._http.server_port}"
         gateway: Gateway = GatewayV3(state) if state.v3 else GatewaySpaces(state)
-        handler = generic_handler(state, gateway.methods(), gateway.check_login)
+        handler = generic_handler(state, gateway.methods(), gateway.check_login, gateway.check_scope)
         # so_reuseport 0: two servers must never share a port by accident.
         self._grpc = grpc.server(
             futures.ThreadPoolExecutor(_GRPC_THREADS, thread_name_prefix="embedded-cloud-grpc"),

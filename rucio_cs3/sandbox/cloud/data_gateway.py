@@ -39,8 +39,9 @@ def handle(exchange: Exchange, last_segment: str) -> None:
         wrong_post = method == "POST" and kind == "tus" and not state.v3
         exchange.answer(HTTPStatus.INTERNAL_SERVER_ERROR if wrong_post else HTTPStatus.NOT_IMPLEMENTED)
         return
-    # Both lines: any valid user's access token is accepted. Reva v3.12.1: a TUS upload needs none, nor a valid one.
-    if exchange.user() is None and not (state.v3 and kind == "tus"):
+    # Both lines: any valid user's access token is accepted. Reva v3.12.1: also that of a public link, which WebDAV
+    # refuses (401); and a TUS upload needs none, nor a valid one.
+    if exchange.user(links=True) is None and not (state.v3 and kind == "tus"):
         exchange.answer(HTTPStatus.UNAUTHORIZED, unauthorized_headers(state))
         return
     if kind == "tus":

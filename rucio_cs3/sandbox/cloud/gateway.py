@@ -48,19 +48,26 @@ class Gateway:
         """Refuse a call that has no valid token, if its method needs one."""
         raise NotImplementedError
 
+    def check_scope(self, scope: Mapping[str, Any], method: str, request: Any) -> bool:
+        """Whether a valid token of this scope may make a call.
+
+        :raises Refusal: where the answer is a CS3 status.
+        """
+        return True
+
     def refuse_password(self, username: str) -> Refusal:
         """The answer to a wrong user name or password."""
         raise NotImplementedError
 
     def authenticate(self, request: Any, _call: Call) -> Any:
-        user, useful = self._logins.user(request.type, request.client_id, request.client_secret)
+        user, scope = self._logins.user(request.type, request.client_id, request.client_secret)
         return gateway_api_pb2.AuthenticateResponse(
             status=status(OK),
-            token=self.state.mint.issue_access(self.state.user_claim(user), useful=useful),
+            token=self.state.mint.issue_access(self.state.user_claim(user), scope=scope),
             user=self.user_message(user),
         )
 
-    def who_am_i(self, request: Any, call: Call) -> Any:
+    def who_am_i(self, request: Any, _call: Call) -> Any:
         # Reva v3.12.1: the token of the request counts, and the call needs a valid one in its metadata besides.
         try:
             user = self.state.users[self.state.mint.username(request.token)]

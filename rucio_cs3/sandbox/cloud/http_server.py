@@ -146,10 +146,12 @@ class Exchange(http.server.BaseHTTPRequestHandler):
     def fault_is(self, kind: str) -> bool:
         return self.fault is not None and self.fault.kind == kind
 
-    def user(self) -> User | None:
+    def user(self, *, links: bool = False) -> User | None:
         """Who asks, by access token (either header) or basic authentication.
 
         Reva v3.12.1: with two tokens one valid one is enough.
+
+        :param links: whether those of public links are let in, too.
         """
         scheme, _, value = self.headers.get("Authorization", "").partition(" ")
         tokens = [self.headers.get("X-Access-Token", "")]
@@ -157,7 +159,8 @@ class Exchange(http.server.BaseHTTPRequestHandler):
             tokens.append(value.strip())
         for token in filter(None, tokens):
             try:
-                return self.state.users.get(self.state.mint.username(token))
+                if links or "publicshare" not in self.state.mint.scope(token):
+                    return self.state.users.get(self.state.mint.username(token))
             except InvalidToken:
                 continue
         if scheme.lower() == "basic":

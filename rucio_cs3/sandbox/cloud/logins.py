@@ -16,9 +16,10 @@ from typing import Any
 
 from cs3.auth.applications.v1beta1 import applications_api_pb2, resources_pb2
 
+from rucio_cs3.sandbox.cloud.public_links import PublicLinks
 from rucio_cs3.sandbox.cloud.rpc import OK, Call, Method, Refusal, status
 from rucio_cs3.sandbox.cloud.state import CloudState
-from rucio_cs3.sandbox.cloud.tokens import InvalidToken
+from rucio_cs3.sandbox.cloud.tokens import USER_SCOPE, InvalidToken
 from rucio_cs3.sandbox.reva import User
 
 
@@ -44,27 +45,31 @@ class Logins:
         self._lock = threading.Lock()
         # By the hash, which is what listing shows and invalidating wants.
         self._app_passwords: dict[str, _AppPassword] = {}
+        self._links = PublicLinks(state)
 
     def methods(self) -> dict[str, Method]:
         return {
             "GenerateAppPassword": self.generate,
             "ListAppPasswords": self.list,
             "InvalidateAppPassword": self.invalidate,
+            **(self._links.methods() if self._state.v3 else {}),
         }
 
-    def user(self, kind: str, client_id: str, secret: str) -> tuple[User, bool]:
-        """Who logs in, and whether the token that he gets may do anything.
+    def user(self, kind: str, client_id: str, secret: str) -> tuple[User, Mapping[str, Any]]:
+        """Who logs in, and the scope of the token that he gets.
 
         :raises Refusal: nobody does.
         """
-        ways: Mapping[str, Callable[[str, str], tuple[User, bool]]] = {
+        ways: Mapping[str, Callable[[str, str], tuple[User, Mapping[str, Any]]]] = {
             "basic": self._basic,
             "appauth": self._app,
             "machine": self._machine,
         }
         if self._state.mint.accepts_bearer:
             ways = {**ways, "bearer": self._bearer}
-        if not self._state.v3:
+        if self._state.v3:
+            ways = {**ways, "publicshares": self._links.opened}
+        else:
             # OpenCloud has it, Reva v3 does not.
             ways = {**ways, "serviceaccounts": self._service_account}
         if kind not in ways:
@@ -102,13 +107,13 @@ class Logins:
             del self._app_passwords[request.password]
         return applications_api_pb2.InvalidateAppPasswordResponse(status=status(OK))
 
-    def _basic(self, username: str, password: str) -> tuple[User, bool]:
+    def _basic(self, username: str, password: str) -> tuple[User, Mapping[str, Any]]:
         user = self._state.password_matches(username, password)
         if user is None:
             raise self._refuse_password(username)
-        return user, True
+        return user, USER_SCOPE
 
-    def _bearer(self, _: str, token: str) -> tuple[User, bool]:
+    def _bearer(self, _: str, token: str) -> tuple[User, Mapping[str, Any]]:
         try:
             user = self._state.users.get(self._state.mint.bearer_username(token))
         except InvalidToken:
@@ -116,9 +121,9 @@ class Logins:
         if user is None:
             # Reva v3.12.1: garbage, expired, and somebody unknown.
             raise Refusal("UNAUTHENTICATED", "error authenticating user")
-        return user, True
+        return user, USER_SCOPE
 
-    def _app(self, username: str, password: str) -> tuple[User, bool]:
+    def _app(self, username: str, password: str) -> tuple[User, Mapping[str, Any]]:
         user = self._named(username)
         with self._lock:
             found = self._app_passwords.get(_hash(password))
@@ -126,28 +131,28 @@ class Logins:
             # Reva v3.12.1: a wrong one, an expired one, and one that was invalidated.
             raise Refusal("UNAUTHENTICATED", "error authenticating user")
         # Reva v3.12.1, OpenCloud: without a scope the login succeeds, and the token can do nothing.
-        return user, "user" in found.message.token_scope
+        return user, USER_SCOPE if "user" in found.message.token_scope else {}
 
-    def _machine(self, who: str, key: str) -> tuple[User, bool]:
+    def _machine(self, who: str, key: str) -> tuple[User, Mapping[str, Any]]:
         if key != self._state.machine_key:
             # Reva v3.12.1.
             raise Refusal("PERMISSION_DENIED", "wrong password")
         # Reva v3.12.1, OpenCloud: a bare name, or one of these claims before it.
         claim, _, value = who.rpartition(":")
         if claim in ("", "username"):
-            return self._named(value), True
+            return self._named(value), USER_SCOPE
         fields = {"mail": lambda user: self._state.user_claim(user)["mail"], "userid": self._state.id_of}
         found = [user for user in self._state.users.values() if claim in fields and fields[claim](user) == value]
         if not found or (self._state.v3 and claim == "userid"):
             # Reva v3.12.1 with JSON users knows nobody by "userid".
             raise _nobody(who)
-        return found[0], True
+        return found[0], USER_SCOPE
 
-    def _service_account(self, account: str, secret: str) -> tuple[User, bool]:
+    def _service_account(self, account: str, secret: str) -> tuple[User, Mapping[str, Any]]:
         if self._state.service_accounts.get(account) != secret:
             raise Refusal("PERMISSION_DENIED", "wrong password")
         # OpenCloud's service user has no space of its own; here it is the first user, so that there is one.
-        return next(iter(self._state.users.values())), True
+        return next(iter(self._state.users.values())), USER_SCOPE
 
     def _named(self, username: str) -> User:
         user = self._state.users.get(username)

@@ -78,8 +78,8 @@ class CloudState:
     quota_bytes: int | None
     processing_delay_s: float
     marker_interval_s: float
-    machine_key: str
-    service_accounts: Mapping[str, str]
+    machine_key: str = field(repr=False)
+    service_accounts: Mapping[str, str] = field(repr=False)
     peers: ssl.SSLContext | None = None
     http_url: str = ""
     log_path: Path | None = None
