@@ -96,6 +96,7 @@ class FarLink(Startable):
         bytes_per_s: float | None = None,
         up: Damage = untouched,
         down: Damage = untouched,
+        only: bytes = b"",
     ) -> None:
         """How connections that begin from now on are treated.
 
@@ -103,7 +104,10 @@ class FarLink(Startable):
         :param bytes_per_s: of each direction; None for no limit.
         :param up: what happens to what the client sends.
         :param down: what happens to what the server sends.
+        :param only: connections whose first bytes do not have this in them are passed on as if there were no link: a
+            server may use the address of its own that it gives to clients.
         """
+        self._only = only
         self._round_trip_s = round_trip_s
         self._window = int((bytes_per_s or 0.0) * round_trip_s) + _SPARE_BYTES
         self._up = _Direction(round_trip_s / 2, bytes_per_s, up)
@@ -151,11 +155,15 @@ class FarLink(Startable):
         try:
             if self._target is None:
                 return
-            up, down = self._up, self._down
-            await asyncio.sleep(self._round_trip_s)
+            up, down, round_trip_s, first = self._up, self._down, self._round_trip_s, b""
+            if self._only:
+                only, first = self._only, await reader.read(_BLOCK_BYTES)
+                if only not in first:
+                    up, down, round_trip_s = _Direction(), _Direction(), 0.0
+            await asyncio.sleep(round_trip_s)
             there, back = await asyncio.open_connection(*self._target, limit=_BLOCK_BYTES)
             try:
-                await asyncio.gather(self._carry(reader, back, up), self._carry(there, writer, down))
+                await asyncio.gather(self._carry(reader, back, up, first), self._carry(there, writer, down))
             finally:
                 back.close()
         except (OSError, asyncio.CancelledError):
@@ -165,14 +173,20 @@ class FarLink(Startable):
             self._connections.discard(task)
             writer.close()
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: _Direction) -> None:
-        """Take from one side at once, and give to the other when it is due."""
+    async def _carry(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: _Direction, first: bytes = b""
+    ) -> None:
+        """Take from one side at once, and give to the other when it is due.
+
+        :param first: what was taken already.
+        """
         under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
         room = _Room(self._window)
         delivery = asyncio.ensure_future(_deliver(under_way, writer, room))
         start = 0
         try:
-            while data := await reader.read(_BLOCK_BYTES):
+            while data := first or await reader.read(_BLOCK_BYTES):
+                first = b""
                 under_way.put_nowait((way.due(len(data), self._loop.time()), way.damage(data, start)))
                 start += len(data)
                 await room.take(len(data))

@@ -1,8 +1,9 @@
 """What the agent's look at Rucio's queue costs, from a thousand waiting requests to a million, beside Rucio's own.
 
-    python benchmarks/ticks.py --rows 1000 10000 100000 1000000 --rounds 9
+    python benchmarks/ticks.py --rows 1000 10000 100000 1000000 --rounds 9 --json FILE --write
 
-On SQLite and on PostgreSQL. ``look`` is all that an agent asks the database for what it may start next;
+On SQLite and on PostgreSQL. ``look`` is all that an agent asks the database for what it may start next while it has
+work, its first one reads more of the young end;
 ``get_and_mark_next`` is how Rucio's own daemons ask, and how an agent would without a queue of its own. Both see a
 third of the queue, as one of three workers. Rounds are interleaved. A last part moves real files and counts what that
 costs the database for each: statements and commits, by Rucio's submitter, the agent, and Rucio's poller and finisher.
@@ -20,11 +21,13 @@ import tempfile
 import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import readme
 from rich.console import Console
-from rich.table import Table
+from tables import NONE, Table
 
 from rucio_cs3.sandbox.cloud import EmbeddedCloud
 from rucio_cs3.sandbox.postgres import PostgresSite
@@ -33,6 +36,8 @@ from rucio_cs3.sandbox.story import Rse, hash_path
 
 INSIDE = Path(__file__).with_name("ticks_inside.py")
 SCOPE = "counted"
+
+_NAMES = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
 
 _DATASET = """
 import json, sys
@@ -52,9 +57,32 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--files", type=int, nargs=2, default=[20, 120], help="of two batches that are moved")
     parser.add_argument("--databases", nargs="+", choices=("sqlite", "postgresql"), default=["sqlite", "postgresql"])
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--from-json", type=Path, help="measure nothing, take these figures")
+    parser.add_argument("--write", action="store_true", help="put the tables into benchmarks/README.md")
     options = parser.parse_args()
-    figures: dict[str, Any] = {"machine": {"cores": os.cpu_count(), "python": platform.python_version()}}
+    figures = json.loads(options.from_json.read_text()) if options.from_json else measure(options)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    tables = looks_table(figures), transfers_table(figures)
+    console = Console(width=170)
+    for name, table, words in zip(("looks", "transfers"), tables, words_of(figures), strict=True):
+        console.print(table.rich())
+        shown = f"{words}\n\n{table.markdown()}"
+        print(shown)
+        if options.write:
+            readme.put(name, shown)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    machine = {
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "rucio": metadata.version("rucio"),
+        "rounds": options.rounds,
+        "files": options.files,
+    }
+    figures: dict[str, Any] = {"machine": machine}
     for database in options.databases:
         with ExitStack() as stack:
             url = None
@@ -65,9 +93,7 @@ def main() -> None:
             transfers = count_transfers(rucio, options.files)
             looks = run_inside(rucio, "looks", "--rounds", str(options.rounds), "--rows", *map(str, options.rows))
         figures[database] = {"looks": looks, "transfers": transfers}
-        show(database, looks, transfers)
-    if options.json is not None:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    return figures
 
 
 def run_inside(rucio: RucioSite, *arguments: str) -> Any:
@@ -121,21 +147,46 @@ def _give(rucio: RucioSite, rses: Sequence[Rse], number: int, files: int) -> Non
         subprocess.run([sys.executable, "-c", _DATASET, told.name], env=environment, check=True)
 
 
-def show(database: str, looks: Sequence[dict[str, Any]], transfers: dict[str, dict[str, float]]) -> None:
-    console = Console()
-    table = Table("waiting", "case", "median ms", "min ms", "max ms", "statements", title=f"{database}: one look")
-    for look in looks:
-        table.add_row(
-            f"{look['rows']:,}",
-            look["case"],
-            *(f"{look[key]:.1f}" for key in ("median_ms", "min_ms", "max_ms")),
-            str(look["statements"]),
-        )
-    console.print(table)
-    table = Table("stage", "statements", "commits", title=f"{database}: each transfer")
-    for stage, counts in transfers.items():
-        table.add_row(stage, f"{counts['statements']:.1f}", f"{counts['commits']:.1f}")
-    console.print(table)
+def looks_table(figures: dict[str, Any]) -> Table:
+    databases = _databases(figures)
+    cases = ["look", "first look of an agent", "Rucio's get_and_mark_next"]
+    head = ["waiting", *(f"{_NAMES[database]}: {case}" for database in databases for case in cases)]
+    table = Table("One look at the queue, ms", head)
+    lengths = sorted({look["rows"] for database in databases for look in figures[database]["looks"]})
+    for rows in lengths:
+        cells = [f"{rows:,}"]
+        for database in databases:
+            found = {look["case"]: look for look in figures[database]["looks"] if look["rows"] == rows}
+            cells += [
+                "{median_ms:.0f} ({min_ms:.0f} to {max_ms:.0f})".format(**found[case]) if case in found else NONE
+                for case in cases
+            ]
+        table.rows.append(cells)
+    return table
+
+
+def transfers_table(figures: dict[str, Any]) -> Table:
+    databases = _databases(figures)
+    table = Table("Statements and commits for each further file", ["", *(_NAMES[database] for database in databases)])
+    for stage in ("submitter", "agent", "poller", "finisher"):
+        name = "**agent**" if stage == "agent" else f"Rucio's {stage}"
+        counts = [figures[database]["transfers"][stage] for database in databases]
+        table.rows.append([name, *("{statements:.1f} and {commits:.1f}".format(**count) for count in counts)])
+    return table
+
+
+def words_of(figures: dict[str, Any]) -> tuple[str, str]:
+    machine = figures["machine"]
+    return (
+        f"{machine['cores']} cores, Rucio {machine['rucio']}, {machine['rounds']} rounds; median (least to most), in "
+        "milliseconds:",
+        f"In statements and commits, from the difference between batches of {machine['files'][0]} and "
+        f"{machine['files'][1]} files:",
+    )
+
+
+def _databases(figures: dict[str, Any]) -> list[str]:
+    return [name for name in _NAMES if name in figures]
 
 
 if __name__ == "__main__":

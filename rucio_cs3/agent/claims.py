@@ -39,6 +39,10 @@ _log = logging.getLogger(__name__)
 #: against the patience of people.
 LEASE = datetime.timedelta(minutes=10)
 
+#: How long one stays that was claimed before its turn, and at most as long as another: it goes back to the queue or
+#: begins within seconds, and is renewed some seconds after that (:mod:`rucio_cs3.agent.ahead`).
+AHEAD_LEASE = datetime.timedelta(minutes=1)
+
 #: The longest lease that an agent may be given, and how far its clock may be ahead. A row whose lease ends later than
 #: that was claimed by a clock that is plainly wrong, and is free.
 LONGEST_LEASE = datetime.timedelta(hours=1)
@@ -75,12 +79,20 @@ _TAKE = (
     .where(_table.c.id.in_(_ids))
     .values(estimated_transferred_at=bindparam("until"), started_at=bindparam("now"), updated_at=bindparam("now"))
 )
+_TAKE_AHEAD = (
+    update(_table)
+    .where(_table.c.id.in_(_ids))
+    .values(estimated_transferred_at=bindparam("until"), started_at=None, updated_at=bindparam("now"))
+)
 _SOURCES = select(models.Source.__table__).where(models.Source.__table__.c.request_id.in_(_ids))
 _KEEP = (
     update(_table)
     .where(_table.c.id == bindparam("request_id"))
     .values(
-        estimated_transferred_at=bindparam("until"), attributes=bindparam("attributes"), updated_at=bindparam("now")
+        estimated_transferred_at=bindparam("until"),
+        started_at=bindparam("started"),
+        attributes=bindparam("attributes"),
+        updated_at=bindparam("now"),
     )
 )
 
@@ -96,31 +108,50 @@ def never() -> bool:
 
 
 def take(
-    ids: Collection[str], lease: datetime.timedelta = LEASE, stopping: Callable[[], bool] = never
+    ids: Collection[str],
+    lease: datetime.timedelta = LEASE,
+    stopping: Callable[[], bool] = never,
+    *,
+    ahead: Collection[str] = (),
 ) -> list[RowClaim]:
     """Claim rows, and note that their transfers start now; in one transaction.
 
     :param ids: at most :data:`~rucio_cs3.agent.database.CHUNK_ROWS`.
     :param lease: at least two seconds.
     :param stopping: see :class:`RowClaim`.
+    :param ahead: those of them that do not start now; :meth:`RowClaim.begin` says when.
     :returns: those that were free: not cancelled, not another agent's, not locked by anybody.
     """
     now = utc_now()
-    until = _whole(now + lease)
+    until, until_ahead = _whole(now + lease), _whole(now + min(lease, AHEAD_LEASE))
     with writing() as session:
         connection = session.connection()
         found = connection.execute(_FREE, {"ids": list(ids), "now": now, "latest": latest_lease(now)}).mappings()
         rows: dict[str, dict[str, Any]] = {row["id"]: {**row, "sources": []} for row in found}
         if not rows:
             return []
-        connection.execute(_TAKE, {"ids": list(rows), "until": until, "now": now})
+        later = frozenset(ahead) & rows.keys()
+        if at_once := rows.keys() - later:
+            connection.execute(_TAKE, {"ids": list(at_once), "until": until, "now": now})
+        if later:
+            connection.execute(_TAKE_AHEAD, {"ids": list(later), "until": until_ahead, "now": now})
         for source in connection.execute(_SOURCES, {"ids": list(rows)}).mappings():
             rows[source["request_id"]]["sources"].append(dict(source))
-    return [RowClaim(row, until=until, started_at=now, lease=lease, stopping=stopping) for row in rows.values()]
+    return [
+        RowClaim(
+            row,
+            until=until_ahead if request_id in later else until,
+            started_at=None if request_id in later else now,
+            lease=lease,
+            stopping=stopping,
+        )
+        for request_id, row in rows.items()
+    ]
 
 
 def keep(held: Sequence[tuple[RowClaim, Progress | None]]) -> None:
-    """Renew leases and write down progress, in one transaction for at most 500 rows; find out which claims are lost.
+    """Renew leases and write down starts and progress, in one transaction for at most 500 rows; find out which claims
+    are lost.
 
     A row that somebody else has locked is left as it is.
 
@@ -146,8 +177,15 @@ def _keep(held: Sequence[tuple[RowClaim, Progress | None]]) -> None:
                 if done is not None:
                     # None where there is no room for it.
                     attributes = progress.written(attributes, done) or attributes
-                until = claim.renewing(now)
-                changes.append({"request_id": claim.request_id, "until": until, "attributes": attributes, "now": now})
+                changes.append(
+                    {
+                        "request_id": claim.request_id,
+                        "until": claim.renewing(now),
+                        "started": claim.started_at,
+                        "attributes": attributes,
+                        "now": now,
+                    }
+                )
         if changes:
             session.connection().execute(_KEEP, changes)
     for claim, loss in losses.items():
@@ -163,8 +201,9 @@ class RowClaim:
 
     :param row: all columns as they were before the claim, and ``sources``, which is what Rucio's ``get_sources`` gives.
     :param until: end of the lease.
+    :param started_at: None for what was claimed before its turn.
     :param stopping: whether the agent cannot wait for running transfers any longer.
-    :ivar started_at: UTC, of this attempt.
+    :ivar started_at: when this attempt's transfer began, UTC; None before that.
     :ivar path: of the file at a non-deterministic RSE, where two files might be given the same; None elsewhere.
     """
 
@@ -173,13 +212,14 @@ class RowClaim:
         row: Mapping[str, Any],
         *,
         until: datetime.datetime,
-        started_at: datetime.datetime,
+        started_at: datetime.datetime | None,
         lease: datetime.timedelta,
         stopping: Callable[[], bool] = never,
     ) -> None:
         self.row = row
         self.request_id: str = row["id"]
         self.started_at = started_at
+        self._start_is_written = started_at is not None
         self.path: str | None = None
         self._lease = lease
         self._stopping = stopping
@@ -274,9 +314,27 @@ class RowClaim:
         return self._loss is not None
 
     @property
+    def begun_before(self) -> datetime.datetime | None:
+        """A moment by which an earlier agent may have begun it; None where none has.
+
+        Of one that had claimed it before its turn and was killed, nobody knows.
+        """
+        moment: datetime.datetime | None = self.row["started_at"] or self.row["estimated_transferred_at"]
+        return moment
+
+    def begin(self) -> None:
+        """Its transfer starts now, unless it has; the row is to be told by :func:`keep`, within :data:`AHEAD_LEASE`."""
+        self.started_at = self.started_at or utc_now()
+
+    @property
     def is_due(self) -> bool:
-        """Whether a third of the lease is gone. Ask more often than that."""
-        return utc_now() >= self._until - self._lease * 2 / 3
+        """Whether a third of the lease is gone, or the row does not show the start yet. Ask more often than that."""
+        is_told = self._start_is_written or self.started_at is None
+        return not is_told or utc_now() >= self._until - self._term * 2 / 3
+
+    @property
+    def _term(self) -> datetime.timedelta:
+        return min(self._lease, AHEAD_LEASE) if self.started_at is None else self._lease
 
     def is_ours(self, row: Mapping[str, Any]) -> bool:
         """Whether a row that was just read carries this claim."""
@@ -298,13 +356,14 @@ class RowClaim:
     def renewing(self, now: datetime.datetime) -> datetime.datetime:
         """The lease's next value, which is about to be written."""
         # Strictly later, so that two leases are never the same value.
-        until = max(_whole(now + self._lease), self._values[-1] + datetime.timedelta(seconds=1))
+        until = max(_whole(now + self._term), self._values[-1] + datetime.timedelta(seconds=1))
         self._values = (*self._values[-_VALUES_KEPT:], until)
         return until
 
     def renewed(self) -> None:
         """It was written."""
         self._until = self._values[-1]
+        self._start_is_written = self.started_at is not None
 
 
 def _whole(moment: datetime.datetime) -> datetime.datetime:

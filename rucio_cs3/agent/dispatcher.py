@@ -3,14 +3,15 @@
 One thread owns all of it, and calls :meth:`Dispatcher.step` over and over. A step is one ladder::
 
     Dispatcher.step
-      _collect                    transfers that have ended: reporting.Reporter tells Rucio
+      _collect                    transfers that have ended: reporting.Reporter tells Rucio; and those at their proofs
       _look                       queue.Queue: what waits; scheduling.Schedule has the order and the caps
       _start                      claims.take: all that starts now in one transaction; execution.perform in a thread
       _keep                       claims.keep: leases and progress of what runs long
 
 Rows are claimed when their transfers start, not when they are read; only where transfers are short are those that come
-next claimed along with them, so that a transaction serves many. They go back to the queue where their turn does not
-come within seconds.
+next claimed along with them (ahead.ClaimedAhead), so that a transaction serves many. They go back to the queue where
+their turn does not come within seconds. While a small file is being proven, another copy goes on in its place: caps
+count copies, and proofs have as many places again.
 """
 
 from __future__ import annotations
@@ -22,19 +23,20 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rucio.core.topology import ExpiringObjectCache, Topology
 
 from rucio_cs3.agent import claims, metrics
+from rucio_cs3.agent.ahead import ClaimedAhead, Prepared
 from rucio_cs3.agent.database import CHUNK_ROWS, FAILURES, Absence, reading, utc_now
-from rucio_cs3.agent.execution import Running, Threads, perform
+from rucio_cs3.agent.execution import Running, Threads, perform, prepare
 from rucio_cs3.agent.options import Options
 from rucio_cs3.agent.outcomes import Finished
 from rucio_cs3.agent.queue import NARROW, Queue, Share, count
 from rucio_cs3.agent.reporting import Reporter
-from rucio_cs3.agent.scheduling import Candidate, Caps, Schedule
+from rucio_cs3.agent.scheduling import Candidate, Caps, Link, Schedule
 from rucio_cs3.progress import Progress
 from rucio_cs3.transfers.jobs import Outcome, State
 
@@ -58,14 +60,9 @@ _PATIENCE_S = 30.0
 _LONGEST_PAUSE_S = 900.0
 _PAUSE_S = 10.0
 
-#: Transfers that take less than this on average are short, in seconds; of these so many for each thread are claimed
-#: ahead, and go back to the queue where they have not started after ``_AHEAD_S``.
-_SHORT_S = 1.0
-_AHEAD_PER_THREAD = 2
-_AHEAD_S = 5.0
-
-#: Weight of the latest transfer in the average.
-_LATEST = 0.1
+#: The proofs of files up to this size are but a round trip or two, in bytes: meanwhile another copy goes on in their
+#: place. A larger file's may be a read of the whole, which is as much work for a site as a copy.
+_PROVEN_BESIDE_BYTES = 4 * 1024 * 1024
 
 #: The dispatching thread looks up at least so often, in seconds, to see whether it is to stop.
 _LOOK_UP_S = 0.5
@@ -76,12 +73,11 @@ _DRAIN_S = 10.0
 
 
 @dataclass(frozen=True)
-class _Ahead:
-    """What was claimed before its turn, at ``since`` by the monotonic clock."""
+class _Proof:
+    """A transfer is at its proof now, or, where not ``begins``, copies again."""
 
-    candidate: Candidate
-    claim: claims.RowClaim
-    since: float = field(default_factory=time.monotonic)
+    request_id: str
+    begins: bool
 
 
 class Dispatcher:
@@ -102,15 +98,18 @@ class Dispatcher:
         # Set when running transfers have to end, too.
         self._stopping = threading.Event()
         self._topology = ExpiringObjectCache(ttl=300, new_obj_fnc=Topology)
-        self._schedule = Schedule(Caps(total=options.threads, per_host=options.host_cap, per_link=options.per_link))
+        self._schedule = Schedule(_caps(options))
         self._queue = Queue(activities=options.activity, window=options.bulk)
         self._lease = datetime.timedelta(seconds=options.lease)
         self._running: dict[str, Running] = {}
-        # Claimed ahead; they still wait in the schedule.
-        self._ahead: dict[str, _Ahead] = {}
-        self._average_s = float("inf")
-        self._ended: queue.SimpleQueue[Finished] = queue.SimpleQueue()
-        self._threads = Threads(options.threads, name)
+        self._ended: queue.SimpleQueue[Finished | _Proof | Prepared] = queue.SimpleQueue()
+        # Half as many folders as copies at one host: they come on top of those.
+        folders = max(1, options.host_cap // 2)
+        self._ahead = ClaimedAhead(self._schedule, options.threads, folders, self._prepare, self._ended.put, name)
+        # Somebody else had them when they were to be claimed ahead; only where no other look finds them again.
+        self._passed_over: set[str] = set()
+        caps = self._schedule.caps
+        self._threads = Threads(caps.total + caps.proofs, name)
         self._reporter = Reporter(stats_manager, self._remove, self._log)
         self._absence = Absence("queue")
         self._looked_at = self._counted_at = self._kept_at = -float("inf")
@@ -160,7 +159,7 @@ class Dispatcher:
         """
         self._logger = logger
         self._schedule.withdraw()
-        self._give_back(list(self._ahead))
+        self._give_back(list(self._ahead.rows))
         # A timer, because this thread may be waiting for a database that is away.
         stop_all = threading.Timer(grace_s, self._stopping.set)
         stop_all.daemon = True
@@ -182,6 +181,7 @@ class Dispatcher:
         if not drained:
             logger(logging.ERROR, "%d reports are left unsaid; their claims end", self._reporter.outstanding)
         ended = self._threads.close(0.0 if self._running else _DRAIN_S)
+        self._ahead.close(_LOOK_UP_S)
         return drained and ended
 
     # -- the rungs ------------------------------------------------------------------------------------------------
@@ -189,27 +189,37 @@ class Dispatcher:
     def _collect(self, timeout_s: float) -> None:
         """Take in what has ended; wait for the first that ends."""
         try:
-            finished = self._ended.get(timeout=timeout_s)
+            told = self._ended.get(timeout=timeout_s)
             while True:
-                self._end(finished)
-                finished = self._ended.get_nowait()
+                if isinstance(told, Finished):
+                    self._end(told)
+                elif isinstance(told, Prepared):
+                    self._ahead.prepared(told)
+                    if told.retry_after_s is not None:
+                        self._pause(told.link, told.retry_after_s)
+                elif told.begins:
+                    self._schedule.proves(told.request_id)
+                else:
+                    self._schedule.copies_again(told.request_id)
+                told = self._ended.get_nowait()
         except queue.Empty:
             return
 
     def _end(self, finished: Finished) -> None:
         running = self._running.pop(finished.request_id)
         self._schedule.ended(finished.request_id)
-        seconds = running.seconds
-        first = self._average_s == float("inf")
-        self._average_s = seconds if first else _LATEST * seconds + (1 - _LATEST) * self._average_s
         outcome = finished.outcome
         if outcome.state is State.POSTPONED:
-            pause_s = _PAUSE_S if outcome.retry_after_s is None else min(outcome.retry_after_s, _LONGEST_PAUSE_S)
-            self._schedule.pause(running.link, time.monotonic() + pause_s)
-            self._give_back([key for key, ahead in self._ahead.items() if ahead.candidate.link == running.link])
+            self._pause(running.link, _PAUSE_S if outcome.retry_after_s is None else outcome.retry_after_s)
+        else:
+            self._ahead.took(running.seconds)
         if outcome.state is not State.ABANDONED:
             # From here on its claim is not renewed, so a report never meets a renewal.
             self._reporter.report(finished)
+
+    def _pause(self, link: Link, pause_s: float) -> None:
+        self._schedule.pause(link, time.monotonic() + min(pause_s, _LONGEST_PAUSE_S))
+        self._give_back(self._ahead.of_link(link))
 
     def _next_look(self) -> float:
         """When to look at the queue, by the monotonic clock."""
@@ -237,11 +247,12 @@ class Dispatcher:
         self._looked_at, self._complete = time.monotonic(), look.complete
         if self._once:
             candidates = sorted(candidates, key=lambda candidate: candidate.order)[: self._options.bulk]
-        # Those that are claimed already are in the queue for nobody.
-        candidates += [ahead.candidate for ahead in self._ahead.values()]
-        waiting = self._schedule.offer(candidates)
-        age_s = (utc_now() - look.oldest).total_seconds() if look.oldest else 0.0
-        metrics.queue(self._counted, max(0.0, age_s), len(self._running))
+        # Those that are claimed already are in the queue for nobody, and wait all the same.
+        claimed = [ahead.candidate for ahead in self._ahead.rows.values()]
+        waiting = self._schedule.offer([*candidates, *claimed])
+        since = [one.since for one in claimed] + ([look.oldest] if look.oldest else [])
+        age_s = (utc_now() - min(since)).total_seconds() if since else 0.0
+        metrics.queue(self._counted + len(claimed), max(0.0, age_s), len(self._running))
         self._log(logging.DEBUG, "%d requests found, %d run", waiting, len(self._running))
 
     def _start(self) -> None:
@@ -252,54 +263,77 @@ class Dispatcher:
             if candidate is None:
                 break
             starting.append(candidate)
+        unclaimed = []
+        for candidate in starting:
+            if not self._begin(candidate):
+                unclaimed.append(candidate)
         try:
-            unclaimed = [candidate for candidate in starting if candidate.request_id not in self._ahead]
-            if unclaimed:
-                self._claim([*unclaimed, *self._next_ones()])
+            # These are under way before the database is asked for more.
+            following = [] if self._stopped.is_set() else self._ahead.wanted(self._running, hungry=bool(unclaimed))
+            following = [candidate for candidate in following if candidate.request_id not in self._passed_over]
+            if unclaimed or following:
+                self._claim(unclaimed, following)
         finally:
-            for candidate in starting:
-                ahead = self._ahead.pop(candidate.request_id, None)
-                if ahead is None:
+            for candidate in unclaimed:
+                if not self._begin(candidate):
                     # Gone, or another agent was faster; or the database failed, and the next look finds it again.
                     self._schedule.ended(candidate.request_id)
-                else:
-                    running = self._running[candidate.request_id] = Running(ahead.claim, candidate.link)
-                    self._threads.submit(functools.partial(self._perform, running))
+            self._ahead.prepare()
 
-    def _next_ones(self) -> list[Candidate]:
-        """What to claim ahead of its turn."""
-        if self._average_s > _SHORT_S:
-            return []
-        number = min(_AHEAD_PER_THREAD * self._options.threads, CHUNK_ROWS // 2)
-        best = self._schedule.ahead(number, time.monotonic())
-        return [candidate for candidate in best if candidate.request_id not in self._ahead]
+    def _begin(self, candidate: Candidate) -> bool:
+        """Hand a claimed one to a thread; False where it is not claimed."""
+        ahead = self._ahead.rows.pop(candidate.request_id, None)
+        if ahead is None:
+            return False
+        ahead.claim.begin()
 
-    def _claim(self, candidates: Sequence[Candidate]) -> None:
-        by_id = {candidate.request_id: candidate for candidate in candidates}
-        for claim in claims.take(by_id, self._lease, self._stopping.is_set):
-            self._ahead[claim.request_id] = _Ahead(by_id[claim.request_id], claim)
+        def proves(begins: bool) -> None:
+            if (ahead.claim.row["bytes"] or 0) <= _PROVEN_BESIDE_BYTES:
+                self._ended.put(_Proof(candidate.request_id, begins))
+
+        running = self._running[candidate.request_id] = Running(ahead.claim, candidate.link, proves)
+        self._threads.submit(functools.partial(self._perform, running))
+        return True
+
+    def _claim(self, at_once: Sequence[Candidate], following: Sequence[Candidate]) -> None:
+        """
+        :param following: what does not start now.
+        """
+        by_id = {candidate.request_id: candidate for candidate in (*at_once, *following)}
+        ahead = [candidate.request_id for candidate in following]
+        for claim in claims.take(by_id, self._lease, self._stopping.is_set, ahead=ahead):
+            self._ahead.add(by_id.pop(claim.request_id), claim)
+        if self._once:
+            # One that was but locked for a moment is not found by another look, so it is tried again at its turn.
+            self._passed_over.update(by_id)
+        elif by_id:
+            self._schedule.forget(by_id)
 
     def _give_back(self, request_ids: Sequence[str]) -> None:
         """Put what was claimed ahead back into the queue."""
         outcome = Outcome(state=State.POSTPONED, reason="its turn did not come")
         for request_id in request_ids:
-            ahead = self._ahead.pop(request_id)
+            ahead = self._ahead.rows.pop(request_id)
             self._reporter.report(Finished(claim=ahead.claim, outcome=outcome, at=utc_now()))
 
     def _perform(self, running: Running) -> None:
         """In a thread of its own."""
         self._ended.put(perform(running, self._current_topology, self._log))
 
+    def _prepare(self, claim: claims.RowClaim) -> float | None:
+        """In a thread of its own."""
+        return None if self._stopped.is_set() else prepare(claim, self._current_topology, self._log)
+
     def _keep(self) -> None:
         """Renew claims that are due, and write down the progress of what runs long."""
         now = time.monotonic()
         if not self._once:
-            self._give_back([key for key, ahead in self._ahead.items() if now - ahead.since > _AHEAD_S])
+            self._give_back(self._ahead.overdue())
         if now - self._kept_at < min(_PROGRESS_S, self._options.lease / 6):
             return
         self._kept_at = now
         held: list[tuple[claims.RowClaim, Progress | None]] = [
-            (ahead.claim, None) for ahead in self._ahead.values() if ahead.claim.is_due
+            (ahead.claim, None) for ahead in self._ahead.rows.values() if ahead.claim.is_due
         ]
         for running in self._running.values():
             if running.claim.is_lost:
@@ -333,3 +367,7 @@ class Dispatcher:
     def _log(self, level: int, message: str, *arguments: Any, **more: Any) -> None:
         """By way of the logger of the moment, which names this agent's place among all."""
         self._logger(level, message, *arguments, **more)
+
+
+def _caps(options: Options) -> Caps:
+    return Caps(total=options.threads, per_host=options.host_cap, per_link=options.per_link, proofs=options.threads)

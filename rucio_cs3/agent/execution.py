@@ -22,6 +22,7 @@ from rucio_cs3.agent.transfer_log import Subject
 from rucio_cs3.agent.watching import ProgressWatch
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.resources import FileInfo
+from rucio_cs3.transfers.ends import CS3End
 from rucio_cs3.transfers.ladder import Outcome, State, transfer_one
 from rucio_cs3.transfers.removal import remove_copied
 
@@ -32,11 +33,13 @@ LoggerFunction = Callable[..., Any]
 class Running:
     """A transfer under way.
 
+    :param proves: see :class:`~rucio_cs3.agent.watching.ProgressWatch`.
     :ivar watch: None until its ends are known.
     """
 
     claim: RowClaim
     link: Link
+    proves: Callable[[bool], object] = lambda _proves: None
     since: float = field(default_factory=time.monotonic)
     watch: ProgressWatch | None = None
 
@@ -78,7 +81,7 @@ def _performed(running: Running, topology: Callable[[], Any], logger: LoggerFunc
     try:
         hop = open_hop(claim.row, topology(), logger)
         claim.path = hop.path
-        running.watch = ProgressWatch(_subject(claim.row, hop), logger)
+        running.watch = ProgressWatch(_subject(claim.row, hop), logger, running.proves)
         return hop, transfer_one(hop.job, hop.source, hop.destination, claim, running.watch)
     except errors.CS3Error as exc:
         return hop, Outcome(state=State.FAILED, reason=str(exc), error=exc)
@@ -90,6 +93,26 @@ def _performed(running: Running, topology: Callable[[], Any], logger: LoggerFunc
         if isinstance(cause, errors.CS3Error):
             return hop, Outcome(state=State.FAILED, reason=str(cause), error=cause)
         return hop, Outcome(state=State.FAILED, reason=str(exc))
+
+
+def prepare(claim: RowClaim, topology: Callable[[], Any], logger: LoggerFunction = logging.log) -> float | None:
+    """Have the folder ready that a claimed row's file is to be in, while it waits for its turn. Never raises: what is
+    wrong is found again by the transfer, which says so.
+
+    :param topology: gives Rucio's.
+    :returns: for how long a site asked to be left alone, in seconds; None where none did.
+    """
+    try:
+        claim.check()
+        hop = open_hop(claim.row, topology(), logger)
+        # Only a CS3 cloud's folders are remembered.
+        if isinstance(hop.destination, CS3End) and not (hop.job.attempt or hop.job.resumed):
+            hop.destination.make_parents()
+    except Exception as exc:
+        logger(logging.DEBUG, "%s: no folder beforehand: %s", claim.request_id, type(exc).__name__)
+        error = exc.__cause__ if isinstance(exc, RucioException) else exc
+        return error.retry_after_s if isinstance(error, errors.CS3Error) else None
+    return None
 
 
 def _removal(claim: RowClaim, hop: Hop, file: FileInfo, logger: LoggerFunction) -> Callable[[], None]:

@@ -8,7 +8,6 @@ where the RSE's protocol is ours, and a :class:`~rucio_cs3.transfers.webdav_end.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -95,13 +94,13 @@ def open_hop(row: Mapping[str, Any], topology: Topology, logger: LoggerFunction 
 def was_begun(row: Mapping[str, Any]) -> bool:
     """Whether an agent has had this row before: it was killed, or put the row off and may have left something.
 
-    :param row: as it was before the claim, which writes ``started_at``. What was put off has none, but progress of a
-        long copy or the mark of a site that asked for it.
+    :param row: as it was before the claim. A killed agent's lease stands there, and the start only where it was
+        written by then. What was put off has neither, but progress of a long copy or the mark of a site that asked for
+        it.
     """
-    attributes = row["attributes"]
-    kept = json.loads(attributes or "{}") if attributes is None or isinstance(attributes, str) else attributes
-    marked = isinstance(kept, Mapping) and not kept.keys().isdisjoint((progress.KEY, progress.POSTPONED_KEY))
-    return marked or row["started_at"] is not None
+    kept = progress.parsed(row["attributes"])
+    marked = kept is not None and not kept.keys().isdisjoint((progress.KEY, progress.POSTPONED_KEY))
+    return marked or row["started_at"] is not None or row["estimated_transferred_at"] is not None
 
 
 def pick_source(row: Mapping[str, Any]) -> Mapping[str, Any]:

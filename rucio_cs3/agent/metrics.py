@@ -27,7 +27,7 @@ _failures = _METRICS.counter("transfer_failures.{error}", documentation="Failed 
 _bytes = _METRICS.counter("transferred_bytes.{mode}", documentation="Bytes of files that were copied and proven.")
 _seconds = _METRICS.timer(
     "transfer_seconds.{outcome}.{mode}",
-    documentation="From the claim of a request to its outcome, proof included.",
+    documentation="From the start of a transfer to its outcome, proof included.",
     buckets=_SECONDS_BUCKETS,
 )
 _waiting = _METRICS.gauge(
@@ -49,7 +49,7 @@ def finished(outcome: Outcome, size_bytes: int, seconds: float) -> None:
     """Count an attempt that ended, however it did.
 
     :param size_bytes: of the file.
-    :param seconds: from the claim to the outcome.
+    :param seconds: from the start to the outcome.
     """
     labels = {"outcome": outcome.state.value, "mode": outcome.mode.value if outcome.mode else _NO_MODE}
     _transfers.labels(**labels).inc()

@@ -71,7 +71,7 @@ _RELEASED = (
     .where(_by_id)
     .values(
         estimated_transferred_at=None,
-        # As it was before the claim: of a row that a killed agent had begun, the next one has to know.
+        # Of a row that a killed agent had begun, the next one has to know.
         started_at=bindparam("started"),
         attributes=bindparam("attributes"),
         updated_at=bindparam("now"),
@@ -106,6 +106,11 @@ class Finished:
     @property
     def request_id(self) -> str:
         return self.claim.request_id
+
+    @property
+    def started_at(self) -> datetime.datetime:
+        """UTC without time zone; of what never began, its end."""
+        return self.claim.started_at or self.at
 
 
 class Verdict(enum.Enum):
@@ -179,7 +184,7 @@ class _Batch:
                 self._released.append(
                     {
                         "request_id": finished.request_id,
-                        "started": finished.claim.row["started_at"],
+                        "started": finished.claim.begun_before,
                         "attributes": kept or row["attributes"],
                         "now": self._now,
                     }
@@ -187,7 +192,7 @@ class _Batch:
                 return
         change = {
             "request_id": finished.request_id,
-            "started": finished.claim.started_at,
+            "started": finished.started_at,
             "source": finished.source_rse_id or row["source_rse_id"],
             "now": self._now,
         }
@@ -222,7 +227,7 @@ class _Batch:
                     "state": state,
                     "file_size": row["bytes"],
                     "submitted_at": row["submitted_at"],
-                    "started_at": finished.claim.started_at,
+                    "started_at": finished.started_at,
                     "transferred_at": finished.at if state is RequestState.DONE else None,
                 }
             )
@@ -289,7 +294,7 @@ def _payload(
     """A message as ``rucio.core.request.add_monitor_message`` makes it (41.5.1), with our part of it filled in."""
     source, vo = names.get(row["source_rse_id"], (None, None))
     destination, _ = names.get(row["dest_rse_id"], (None, None))
-    started_at, transferred_at = finished.claim.started_at, finished.at if outcome.state is State.DONE else None
+    started_at, transferred_at = finished.started_at, finished.at if outcome.state is State.DONE else None
     payload = {
         "activity": row["activity"],
         "request-id": row["id"],

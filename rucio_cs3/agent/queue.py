@@ -4,8 +4,8 @@ The queue are the rows in state SUBMITTED with transfertool ``cs3`` that no agen
 (:mod:`rucio_cs3.agent.claims`). Rucio's index on ``(request_type, state, updated_at)`` has them in the order of their
 last change, and a look reads a bounded piece of it: from the old end, from the young end, or from anywhere between.
 Rucio's own ``get_and_mark_next`` has IN lists where this has equations; the databases then sort the whole queue for
-each look (41.5.1 on PostgreSQL 15: 0.01 s for a thousand rows, 2 s for a million; this: 0.01 s for a thousand, and
-about 0.1 s from ten thousand on; ``benchmarks/ticks.py``).
+each look (41.5.1 on PostgreSQL 15: 0.01 s for a thousand rows, 2 s for a million; this: as much for a million as for
+a thousand; ``benchmarks/ticks.py``).
 
 **What that means for priorities.** :class:`Queue` looks at the oldest :data:`WINDOW` rows, at the youngest
 :data:`YOUNG_ROWS`, and, where there are more than that, at one more piece of the middle each time. Among all of these
@@ -48,9 +48,11 @@ NARROW = 200
 #: a second to that end.
 YOUNG_ROWS = 10_000
 
-#: The same for a look that follows another within :data:`_SHORTLY_S` seconds: there cannot be more new ones.
-_YOUNG_ROWS_SHORTLY = 2000
-_SHORTLY_S = 2.0
+#: The same for a look that follows another: so many for each second since, for there cannot be more new ones, and so
+#: many at least. It is this piece that a long queue would make dear (0.005 ms a row), and what most looks read of it
+#: costs the same with a thousand rows as with a million.
+_YOUNG_ROWS_PER_S = 1000.0
+_YOUNG_ROWS_SHORTLY = 1000
 
 #: Beyond that many agents each sees less than :data:`WINDOW` rows of its share at once.
 _SHARES_READ = 20
@@ -117,8 +119,8 @@ class Queue:
             between = self._read(session, share, window, after=max(self._middle or old_end, old_end))
             # From the old end again where the young one is reached.
             self._middle = between[0].piece_end if between else None
-            shortly = time.monotonic() - self._looked_at < _SHORTLY_S
-            young_rows = _YOUNG_ROWS_SHORTLY if shortly else YOUNG_ROWS
+            since_s = time.monotonic() - self._looked_at
+            young_rows = int(min(YOUNG_ROWS, max(_YOUNG_ROWS_SHORTLY, _YOUNG_ROWS_PER_S * since_s)))
             rows = [*rows, *between, *self._read(session, share, window, young_rows=max(window, young_rows))]
         self._looked_at = time.monotonic()
         candidates = {row.id: _candidate(row) for row in rows}

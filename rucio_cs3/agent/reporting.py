@@ -219,7 +219,7 @@ def _status_report(finished: Finished) -> CS3TransferStatusReport:
         state=RequestState.DONE if done else RequestState.FAILED,
         external_id=row["external_id"],
         reason=None if done else reasons.reason(outcome),
-        started_at=finished.claim.started_at,
+        started_at=finished.started_at,
         transferred_at=finished.at if done else None,
         source_rse_id=finished.source_rse_id,
         source_url=finished.source_url,

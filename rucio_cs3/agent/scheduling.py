@@ -45,16 +45,46 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Caps:
-    """Most transfers at the same time; all at least 1.
+    """Most copies at the same time; all at least 1, but for ``proofs``.
 
     :param total: of this agent.
     :param per_host: with a host at either end; None is no cap.
     :param per_link: from one host to another; None is no cap.
+    :param proofs: so many transfers beside those may be at their proofs; of each host and link as many as copies.
     """
 
     total: int
     per_host: int | None = None
     per_link: int | None = None
+    proofs: int = 0
+
+
+@dataclass
+class _Load:
+    """How many there are now, of one kind."""
+
+    links: dict[str, Link] = field(default_factory=dict)
+    per_host: Counter[str] = field(default_factory=Counter)
+    per_link: Counter[Link] = field(default_factory=Counter)
+
+    def add(self, request_id: str, link: Link) -> None:
+        self.links[request_id] = link
+        self.per_link[link] += 1
+        self.per_host.update(set(link))
+
+    def remove(self, request_id: str) -> Link | None:
+        """None where it is not among them."""
+        link = self.links.pop(request_id, None)
+        if link is None:
+            return None
+        self.per_link[link] -= 1
+        if not self.per_link[link]:
+            del self.per_link[link]
+        for host in set(link):
+            self.per_host[host] -= 1
+            if not self.per_host[host]:
+                del self.per_host[host]
+        return link
 
 
 @dataclass
@@ -63,9 +93,8 @@ class Schedule:
 
     caps: Caps
     _waiting: dict[Link, list[Candidate]] = field(default_factory=dict)
-    _running: dict[str, Link] = field(default_factory=dict)
-    _per_host: Counter[str] = field(default_factory=Counter)
-    _per_link: Counter[Link] = field(default_factory=Counter)
+    _copies: _Load = field(default_factory=_Load)
+    _proofs: _Load = field(default_factory=_Load)
     _paused: dict[Link, float] = field(default_factory=dict)
 
     @property
@@ -76,12 +105,12 @@ class Schedule:
     @property
     def running(self) -> int:
         """How many run."""
-        return len(self._running)
+        return len(self._copies.links) + len(self._proofs.links)
 
     @property
     def room(self) -> int:
-        """How many more may run."""
-        return self.caps.total - len(self._running)
+        """How many more may begin."""
+        return min(self.caps.total - len(self._copies.links), self.caps.total + self.caps.proofs - self.running)
 
     def offer(self, candidates: Iterable[Candidate]) -> int:
         """Let these wait in place of all that waited; one that runs already is passed over.
@@ -94,13 +123,19 @@ class Schedule:
         self._waiting = {}
         # The best of each link is at the end of its list, from where it is taken.
         for candidate in sorted(by_id.values(), key=lambda candidate: candidate.order, reverse=True):
-            if candidate.request_id not in self._running:
+            if candidate.request_id not in self._copies.links and candidate.request_id not in self._proofs.links:
                 self._waiting.setdefault(candidate.link, []).append(candidate)
         return self.waiting
 
     def withdraw(self) -> None:
         """Let nothing wait any more."""
         self._waiting = {}
+
+    def forget(self, request_ids: Iterable[str]) -> None:
+        """Let these wait no more: they are somebody else's, or gone."""
+        gone = frozenset(request_ids)
+        kept = ((link, [one for one in ones if one.request_id not in gone]) for link, ones in self._waiting.items())
+        self._waiting = {link: ones for link, ones in kept if ones}
 
     def next(self, now: float) -> Candidate | None:
         """Take the best hop that may run, and count it as running until :meth:`ended`; None where there is none.
@@ -118,31 +153,64 @@ class Schedule:
         candidates.pop()
         if not candidates:
             del self._waiting[best.link]
-        self._running[best.request_id] = best.link
-        self._per_link[best.link] += 1
-        self._per_host.update(set(best.link))
+        self._copies.add(best.request_id, best.link)
         return best
 
-    def ahead(self, number: int, now: float) -> list[Candidate]:
-        """The best that wait, whether or not there is room for them yet; best first, and none of a paused link."""
-        best: list[Candidate] = []
-        for link, candidates in self._waiting.items():
-            if not self._is_paused(link, now):
-                best += candidates[-number:]
-        return heapq.nsmallest(number, best, key=lambda candidate: candidate.order)
+    def ahead(self, each: int, most: int, now: float, *, slow: Iterable[str] = ()) -> list[Candidate]:
+        """The best that wait, whether or not there is room for them yet: those whose turn comes next if all that run
+        end soon. Best first, and none of a paused link.
+
+        :param each: how many for each copy that may run at the same time: of this agent, and of each host and link
+            that has a cap.
+        :param most: how many in all.
+        :param slow: copies that do not end soon, so that nothing follows them.
+        """
+        caps, stuck, taken = self.caps, _Load(), _Load()
+        for request_id in slow:
+            if (link := self._copies.links.get(request_id)) is not None:
+                stuck.add(request_id, link)
+        most = min(most, each * (caps.total - len(stuck.links)))
+
+        def room(link: Link) -> int:
+            """How many more of this link."""
+            left = [most]
+            if caps.per_link is not None:
+                left.append(each * (caps.per_link - stuck.per_link[link]) - taken.per_link[link])
+            if caps.per_host is not None:
+                left += [each * (caps.per_host - stuck.per_host[host]) - taken.per_host[host] for host in link]
+            return max(0, min(left))
+
+        found: list[Candidate] = []
+        # The best of each link, which are at its end.
+        best = [
+            reversed(candidates[-number:])
+            for link, candidates in self._waiting.items()
+            if not self._is_paused(link, now) and (number := room(link))
+        ]
+        for candidate in heapq.merge(*best, key=lambda candidate: candidate.order):
+            if len(taken.links) >= most:
+                break
+            if room(candidate.link):
+                taken.add(candidate.request_id, candidate.link)
+                found.append(candidate)
+        return found
+
+    def proves(self, request_id: str) -> None:
+        """One that runs has copied, and only its proof is left: it makes room for another copy."""
+        link = self._copies.remove(request_id)
+        if link is not None:
+            self._proofs.add(request_id, link)
+
+    def copies_again(self, request_id: str) -> None:
+        """It was not proven, and is copied once more: until others have ended, there may be more than the caps say."""
+        link = self._proofs.remove(request_id)
+        if link is not None:
+            self._copies.add(request_id, link)
 
     def ended(self, request_id: str) -> None:
         """One that ran runs no more; what is not running is passed over."""
-        link = self._running.pop(request_id, None)
-        if link is None:
-            return
-        self._per_link[link] -= 1
-        if not self._per_link[link]:
-            del self._per_link[link]
-        for host in set(link):
-            self._per_host[host] -= 1
-            if not self._per_host[host]:
-                del self._per_host[host]
+        if self._copies.remove(request_id) is None:
+            self._proofs.remove(request_id)
 
     def pause(self, link: Link, until: float) -> None:
         """Start nothing on a link before ``until``; a shorter pause than one that is on changes nothing."""
@@ -156,13 +224,18 @@ class Schedule:
     def _may_run(self, link: Link, now: float) -> bool:
         if self._is_paused(link, now):
             return False
-        if self.caps.per_link is not None and self._per_link[link] >= self.caps.per_link:
+        caps, copies, proofs = self.caps, self._copies, self._proofs
+        if not _has_room(caps.per_link, copies.per_link[link], proofs.per_link[link], caps.proofs):
             return False
-        per_host = self.caps.per_host
-        return per_host is None or all(self._per_host[host] < per_host for host in link)
+        return all(_has_room(caps.per_host, copies.per_host[host], proofs.per_host[host], caps.proofs) for host in link)
 
     def _is_paused(self, link: Link, now: float) -> bool:
         until = self._paused.get(link)
         if until is not None and now >= until:
             del self._paused[link]
         return link in self._paused
+
+
+def _has_room(cap: int | None, copies: int, proofs: int, most_proofs: int) -> bool:
+    """Whether one more copy is within a cap of a host or link."""
+    return cap is None or (copies < cap and copies + proofs < cap + min(cap, most_proofs))

@@ -90,7 +90,7 @@ def began(logger: LoggerFunction, subject: Subject, mode: Mode) -> None:
 def ended(logger: LoggerFunction, subject: Subject, outcome: Outcome, seconds: float) -> None:
     """The attempt is over, however it ended.
 
-    :param seconds: from the claim to the outcome, proof included.
+    :param seconds: from the start to the outcome, proof included.
     """
     error = outcome.error
     fields = {

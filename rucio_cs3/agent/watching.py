@@ -18,10 +18,21 @@ LoggerFunction = Callable[..., Any]
 
 
 class ProgressWatch:
-    """:class:`rucio_cs3.transfers.jobs.Watch` for one transfer, whose thread writes; the agent's thread reads."""
+    """:class:`rucio_cs3.transfers.jobs.Watch` for one transfer, whose thread writes; the agent's thread reads.
 
-    def __init__(self, subject: Subject, logger: LoggerFunction = logging.log) -> None:
+    :param proves: called with True when only the proof is left to do, and with False when it copies once more after
+        that; in the transfer's thread.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        logger: LoggerFunction = logging.log,
+        proves: Callable[[bool], object] = lambda _proves: None,
+    ) -> None:
         self._subject = subject
+        self._proves = proves
+        self._is_copied = False
         self._logger = logger
         self._mode: Mode | None = None
         self._started: datetime.datetime = utc_now()
@@ -32,6 +43,9 @@ class ProgressWatch:
 
     def began(self, mode: Mode) -> None:
         """See :class:`rucio_cs3.transfers.jobs.Watch`."""
+        if self._is_copied:
+            self._is_copied = False
+            self._proves(False)
         self._bytes = self._bytes_before = 0
         self._looked_at = time.monotonic()
         self._started = utc_now()
@@ -41,6 +55,11 @@ class ProgressWatch:
     def moved(self, total_bytes: int) -> None:
         """See :class:`rucio_cs3.transfers.jobs.Watch`."""
         self._bytes = total_bytes
+
+    def copied(self) -> None:
+        """See :class:`rucio_cs3.transfers.jobs.Watch`."""
+        self._is_copied = True
+        self._proves(True)
 
     def progress(self) -> Progress | None:
         """How far it is, with the rate since the last call; None before a copy has begun."""

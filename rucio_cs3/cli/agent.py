@@ -14,7 +14,7 @@ from rucio.common.exception import RucioException
 
 @click.command(name="agent")
 @click.option("--run-once", is_flag=True, help="One look: finish what waits, at most --bulk requests, then end.")
-@click.option("--threads", type=click.IntRange(1), help="Transfers at the same time (default 8).")
+@click.option("--threads", type=click.IntRange(1), help="Copies at the same time (default 8).")
 @click.option("--per-host", type=click.IntRange(1), help="Most of them with one host (default: 3/4 of --threads).")
 @click.option("--per-link", type=click.IntRange(1), help="Most of them from one host to another (default: no cap).")
 @click.option(

@@ -19,11 +19,14 @@ from tests.unit.test_docs import DOCS, ROOT, rows, section, text_of
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import conveyor
+import copies
 import far_link
 import import_time
 import measuring
 import page
 import plots
+import readme
 import tables
 from commands import Curl, CurlFolder, GfalCopy, Rclone, RcloneFolder
 from figures import Duel, Failure, FarRow, Figures, ImportTime, Notice, Profile, Sample
@@ -116,6 +119,14 @@ def test_a_shortened_body_looks_complete(echo: Echo) -> None:
     head, _, came = echo.got.partition(b"\r\n\r\n")
     assert len(came) == size - far_link.SHORT_BY
     assert head.endswith(b"Content-Length: %d" % len(came))
+
+
+@pytest.mark.parametrize(("only", "as_sent"), [(b"ours", True), (b"theirs", False)])
+def test_a_link_may_be_for_some_only(echo: Echo, only: bytes, as_sent: bool) -> None:
+    data = b"theirs " * 100_000
+    with far_link.FarLink() as link:
+        link.behave(up=far_link.flip_a_bit, only=only)
+        assert (sent_over(link, echo, data) == data) is as_sent
 
 
 def test_bytes_wait_for_those_before_them() -> None:
@@ -306,3 +317,54 @@ def test_page_in_the_docs_is_one_that_this_code_makes() -> None:
     for heading in ("Small files", "Far from the cloud", "What is noticed"):
         assert {row[0] for row in rows(section(made, heading))} <= labels
     assert all(row[2] in ("yes", "no") for row in rows(section(made, "Goals")))
+
+
+def test_a_readme_keeps_all_but_the_table(tmp_path: Path) -> None:
+    page_with_places = tmp_path / "README.md"
+    page_with_places.write_text("words\n\n<!-- one -->\n\nold\n\n<!-- end of one -->\n\nmore words\n")
+    readme.put("one", "new\n", page_with_places)
+    assert page_with_places.read_text() == "words\n\n<!-- one -->\n\nnew\n\n<!-- end of one -->\n\nmore words\n"
+    with pytest.raises(ValueError, match="no place for two"):
+        readme.put("two", "new", page_with_places)
+
+
+@pytest.mark.parametrize("name", ["copies", "conveyor", "looks", "transfers"])
+def test_the_readme_has_a_place_for_each_table(name: str, tmp_path: Path) -> None:
+    ours = tmp_path / "README.md"
+    ours.write_text((ROOT / "benchmarks" / "README.md").read_text())
+    readme.put(name, "new", ours)
+
+
+def test_small_files_are_compared_by_their_medians() -> None:
+    seconds = {
+        conveyor.AGENT: [2.0, 4.0, 3.0],
+        conveyor.ONE_EACH: [6.0] * 3,
+        conveyor.COPIES_AND_READS: [3.0] * 3,
+        conveyor.COPIES: [1.5] * 3,
+    }
+    figures = conveyor.Figures(
+        files=300, size_bytes=4096, concurrency=4, proof="read", machine={"cores": 2}, seconds={"20": seconds}
+    )
+    agent, *others = conveyor.table_of(figures).rows
+    assert agent[1:] == ["100", "75 to 150", ""]
+    assert [row[3] for row in others] == ["2.00", "1.00", "0.50"]
+    assert "300 files of 4 KiB, 4 at a time, 3 rounds" in conveyor.words_of(figures)
+    assert conveyor.words_of(figures).endswith("share.")
+    figures.edges = {"20": [[0.1, 0.5], [0.2, 0.6], [0.9, 0.4]]}
+    assert "last report: 20 ms apart 0.20 s and 0.50 s of 3.00 s." in conveyor.words_of(figures)
+
+
+def test_of_a_large_file_the_fastest_count() -> None:
+    names = {name for ours, beside, _ in copies._ROWS for name in (ours, beside)} | {
+        "GET by curl alone",
+        "PUT by curl alone",
+    }
+    seconds = {name: [2.0, 1.0, 1.5] for name in names}
+    seconds["pull"] = [1.05, 9.0, 1.1]
+    seconds["push"] = [1.2, 1.3, 1.4]
+    seconds["PUT by curl alone"] = [0.8, 0.9, 0.9]
+    rows = {row[0]: row for row in reversed(copies.table_of(copies.Figures(1024, seconds=seconds)).rows)}
+    assert (rows["pull"][4], rows["pull"][6]) == ("0.95", "0.95: yes")
+    assert (rows["push"][4], rows["push"][6]) == ("0.83", "0.95: no")
+    # The slower of the two that a relay is made of.
+    assert rows["relay"][4] == "1.00"

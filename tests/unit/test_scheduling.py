@@ -75,6 +75,49 @@ def test_a_host_that_is_both_ends_counts_once() -> None:
     assert started(found) == ["2"]
 
 
+def test_a_proof_makes_room_for_another_copy() -> None:
+    found = schedule(*(hop(str(number)) for number in range(5)), total=2, per_host=2, per_link=2, proofs=1)
+    assert started(found) == ["0", "1"]
+    found.proves("0")
+    assert (found.running, found.room) == (2, 1)
+    assert started(found) == ["2"]
+    # One place for a proof, and it is taken.
+    found.proves("1")
+    assert started(found) == []
+    found.ended("0")
+    assert started(found) == ["3"]
+
+
+def test_a_host_has_no_more_proofs_than_copies() -> None:
+    found = schedule(*(hop(str(number)) for number in range(3)), hop("x", C, D), total=4, per_host=1, proofs=4)
+    assert started(found) == ["0", "x"]
+    found.proves("0")
+    assert started(found) == ["1"]
+    found.proves("1")
+    # The two that are proven meanwhile are of one host, which may have one beside its copy.
+    assert started(found) == []
+    found.ended("0")
+    assert started(found) == ["2"]
+
+
+def test_one_that_copies_again_counts_again() -> None:
+    found = schedule(*(hop(str(number)) for number in range(3)), total=1, proofs=1)
+    assert started(found) == ["0"]
+    found.proves("0")
+    assert started(found) == ["1"]
+    found.copies_again("0")
+    found.ended("1")
+    assert (found.room, started(found)) == (0, [])
+    found.ended("0")
+    assert started(found) == ["2"]
+
+
+def test_what_is_forgotten_waits_no_more() -> None:
+    found = schedule(hop("1"), hop("2"), hop("3", C, D))
+    found.forget(["1", "3", "unknown"])
+    assert (found.waiting, started(found)) == (1, ["2"])
+
+
 def test_per_link_is_of_a_direction() -> None:
     found = schedule(hop("1", A, B), hop("2", A, B), hop("3", B, A), per_link=1)
     assert started(found) == ["1", "3"]
@@ -139,9 +182,42 @@ def test_ahead_looks_past_the_caps_but_not_at_paused_links() -> None:
         hop("1", A, B, priority=5), hop("2", A, B), hop("3", C, D, priority=4), hop("4", B, C, priority=5), total=1
     )
     found.pause(Link(B, C), 10.0)
-    assert [candidate.request_id for candidate in found.ahead(2, 0.0)] == ["1", "3"]
-    assert [candidate.request_id for candidate in found.ahead(9, 0.0)] == ["1", "3", "2"]
+    assert ahead(found, each=2) == ["1", "3"]
+    assert ahead(found, each=9) == ["1", "3", "2"]
+    assert ahead(found, each=9, most=1) == ["1"]
     assert found.waiting == 4
+
+
+def ahead(found: Schedule, *, each: int, most: int = 100, slow: tuple[str, ...] = ()) -> list[str]:
+    return [candidate.request_id for candidate in found.ahead(each, most, 0.0, slow=slow)]
+
+
+@pytest.mark.parametrize("cap", [{"per_link": 1}, {"per_host": 1}])
+def test_a_capped_link_leaves_room_ahead_for_others(cap: dict[str, int]) -> None:
+    busy = [hop(f"{number}", A, B, priority=5) for number in range(9)]
+    found = schedule(*busy, hop("other", C, D, priority=1), total=4, **cap)
+    assert ahead(found, each=2) == ["0", "1", "other"]
+    assert started(found) == ["0", "other"]
+    assert ahead(found, each=2) == ["1", "2"]
+
+
+def test_two_links_of_one_capped_host_share_what_is_ahead() -> None:
+    found = schedule(hop("1", A, B), hop("2", A, C), hop("3", A, D), total=9, per_host=2)
+    assert ahead(found, each=1) == ["1", "2"]
+
+
+def test_nothing_is_ahead_of_what_does_not_end() -> None:
+    ones = [hop(f"{number}", A, B, priority=5) for number in range(9)]
+    found = schedule(*ones, hop("x", C, D, priority=1), hop("y", C, D, priority=1), total=3, per_link=2)
+    assert started(found) == ["0", "1", "x"]
+    assert ahead(found, each=2) == ["2", "3", "4", "5", "y"]
+    assert ahead(found, each=2, slow=("0",)) == ["2", "3", "y"]
+    # Nor has a link that is stuck the places of another.
+    assert ahead(found, each=2, slow=("0", "1")) == ["y"]
+    assert ahead(found, each=2, slow=("0", "1", "x")) == []
+    # At its proof it is in no copy's way.
+    found.proves("0")
+    assert ahead(found, each=2, slow=("0", "1")) == ["2", "3", "y"]
 
 
 HOSTS = st.sampled_from([A, B, C, D])
@@ -162,6 +238,7 @@ class AgainstAModel(RuleBasedStateMachine):
         super().__init__()
         self.waiting: dict[str, Candidate] = {}
         self.running: dict[str, Candidate] = {}
+        self.proving: dict[str, Candidate] = {}
         self.paused: dict[Link, float] = {}
         self.now = 0.0
 
@@ -169,16 +246,18 @@ class AgainstAModel(RuleBasedStateMachine):
         total=st.integers(1, 6),
         per_host=st.one_of(st.none(), st.integers(1, 4)),
         per_link=st.one_of(st.none(), st.integers(1, 3)),
+        proofs=st.integers(0, 4),
     )
-    def begin(self, total: int, per_host: int | None, per_link: int | None) -> None:
-        self.caps = Caps(total=total, per_host=per_host, per_link=per_link)
+    def begin(self, total: int, per_host: int | None, per_link: int | None, proofs: int) -> None:
+        self.caps = Caps(total=total, per_host=per_host, per_link=per_link, proofs=proofs)
         self.schedule = Schedule(self.caps)
 
     @rule(candidates=st.lists(CANDIDATES, max_size=20))
     def offer(self, candidates: list[Candidate]) -> None:
         self.schedule.offer(candidates)
         by_id = {candidate.request_id: candidate for candidate in candidates}
-        self.waiting = {name: found for name, found in by_id.items() if name not in self.running}
+        begun = {**self.running, **self.proving}
+        self.waiting = {name: found for name, found in by_id.items() if name not in begun}
 
     @rule()
     def take(self) -> None:
@@ -195,6 +274,24 @@ class AgainstAModel(RuleBasedStateMachine):
         self.schedule.ended(name)
         del self.running[name]
 
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def prove(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.running)))
+        self.schedule.proves(name)
+        self.proving[name] = self.running.pop(name)
+
+    @precondition(lambda self: self.proving)
+    @rule(data=st.data(), again=st.booleans())
+    def end_proof(self, data: st.DataObject, again: bool) -> None:
+        name = data.draw(st.sampled_from(sorted(self.proving)))
+        candidate = self.proving.pop(name)
+        if again:
+            self.schedule.copies_again(name)
+            self.running[name] = candidate
+        else:
+            self.schedule.ended(name)
+
     @rule(source=HOSTS, destination=HOSTS, seconds=st.integers(0, 5))
     def pause(self, source: str, destination: str, seconds: int) -> None:
         link, until = Link(source, destination), self.now + seconds
@@ -206,20 +303,27 @@ class AgainstAModel(RuleBasedStateMachine):
         self.now += seconds
 
     def may_run(self, candidate: Candidate) -> bool:
-        links = Counter(running.link for running in self.running.values())
-        hosts = Counter(host for running in self.running.values() for host in set(running.link))
+        both = [*self.running.values(), *self.proving.values()]
+        for under_way, beside in ((list(self.running.values()), 0), (both, self.caps.proofs)):
+            links = Counter(one.link for one in under_way)
+            hosts = Counter(host for one in under_way for host in set(one.link))
+            most = self.caps.per_link
+            if most is not None and links[candidate.link] >= most + min(most, beside):
+                return False
+            most = self.caps.per_host
+            if most is not None and any(hosts[host] >= most + min(most, beside) for host in candidate.link):
+                return False
         return (
             len(self.running) < self.caps.total
+            and len(self.running) + len(self.proving) < self.caps.total + self.caps.proofs
             and self.paused.get(candidate.link, 0.0) <= self.now
-            and (self.caps.per_link is None or links[candidate.link] < self.caps.per_link)
-            and (self.caps.per_host is None or all(hosts[host] < self.caps.per_host for host in candidate.link))
         )
 
     @invariant()
     def nothing_is_forgotten(self) -> None:
         if hasattr(self, "schedule"):
             assert self.schedule.waiting == len(self.waiting)
-            assert self.schedule.running == len(self.running)
+            assert self.schedule.running == len(self.running) + len(self.proving)
 
     @invariant()
     def somebody_wakes_up_for_those_that_a_pause_holds_up(self) -> None:

@@ -8,6 +8,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,11 +23,15 @@ from rucio.db.sqla.session import db_session
 from sqlalchemy import delete, update
 
 from rucio_cs3 import progress
-from rucio_cs3.agent import claims, database, dispatcher, execution, hops
+from rucio_cs3.agent import ahead, claims, database, dispatcher, execution, hops, metrics
 from rucio_cs3.agent import daemon as agent
+from rucio_cs3.agent.ahead import Prepared
 from rucio_cs3.agent.database import utc_now
 from rucio_cs3.agent.options import Options, configured
+from rucio_cs3.agent.scheduling import Candidate, Caps, Link, Schedule
 from rucio_cs3.agent.sites import Site
+from rucio_cs3.agent.transfer_log import Subject
+from rucio_cs3.agent.watching import ProgressWatch
 from rucio_cs3.cs3 import FileInfo, Reference, errors
 from rucio_cs3.cs3.reference import MountRoot
 from rucio_cs3.transfers.ends import CS3End
@@ -64,9 +70,10 @@ def clean() -> Iterator[None]:
 
 
 class FakeEnd(CS3End):
-    """Needs no cloud; remembers what was deleted."""
+    """Needs no cloud; remembers what was deleted, and for whom a folder was made."""
 
     deleted: list[str] = []  # noqa: RUF012
+    prepared: list[str] = []  # noqa: RUF012
 
     def __init__(self, name: str, url: str) -> None:
         self._name = name
@@ -81,6 +88,10 @@ class FakeEnd(CS3End):
 
     def delete(self) -> None:
         self.deleted.append(self.url)
+
+    def make_parents(self, *, anew: bool = False) -> bool:
+        self.prepared.append(self.url)
+        return False
 
 
 class FakeSites:
@@ -106,7 +117,7 @@ def perform(monkeypatch: pytest.MonkeyPatch) -> Perform:
 
         monkeypatch.setattr(execution, "transfer_one", transfer_one)
         monkeypatch.setattr(hops, "SITES", FakeSites())
-        FakeEnd.deleted = []
+        FakeEnd.deleted, FakeEnd.prepared = [], []
         return jobs
 
     return install
@@ -327,6 +338,231 @@ def test_caps(queue: Queue, perform: Perform, options: dict[str, int], most: int
     once(**options)
     assert len(jobs) == 8
     assert together.most == most
+
+
+@pytest.mark.parametrize(("limit", "most"), [(dispatcher._PROVEN_BESIDE_BYTES, 2), (0, 1)])
+def test_the_proof_of_a_small_file_makes_room_for_another_copy(
+    queue: Queue, perform: Perform, monkeypatch: pytest.MonkeyPatch, limit: int, most: int
+) -> None:
+    monkeypatch.setattr(dispatcher, "_PROVEN_BESIDE_BYTES", limit)
+    for number in range(6):
+        queue.ask(f"f{number}")
+    queue.submit()
+    together = Together(most)
+
+    def transfer(job: Job, claim: Any, watch: Any) -> Outcome:
+        watch.began(Mode.PULL)
+        watch.copied()
+        return together(job, claim, watch)
+
+    jobs = perform(transfer)
+    once(threads=1)
+    assert len(jobs) == 6
+    assert together.most == most
+
+
+def test_what_copies_again_after_its_proof_says_so() -> None:
+    told: list[bool] = []
+    subject = Subject(
+        request_id="r",
+        scope="s",
+        name="n",
+        size_bytes=1,
+        source="A",
+        destination="B",
+        source_url="davs://a/n",
+        destination_url="davs://b/n",
+    )
+    watch = ProgressWatch(subject, proves=told.append)
+    for _ in range(2):
+        watch.began(Mode.PULL)
+        watch.copied()
+    assert told == [True, False, True]
+
+
+# -- claimed before their turn --------------------------------------------------------------------------------
+
+
+def waits_ahead(row: dict[str, Any]) -> bool:
+    return row["estimated_transferred_at"] is not None and row["started_at"] is None
+
+
+def test_a_transfer_begins_when_its_turn_comes_and_not_when_it_is_claimed(queue: Queue, perform: Perform) -> None:
+    names = ask(queue, 3)
+    told: list[datetime.datetime] = []
+
+    def transfer(job: Job, claim: Any, watch: Any) -> Outcome:
+        if len(jobs) == 2:
+            # By now it is known that transfers are short.
+            wait_for(lambda: waits_ahead(queue.row(names[2])), "a claim before its turn")
+            told.append(utc_now())
+        return DONE
+
+    jobs = perform(transfer)
+    once(threads=1)
+    row = queue.row(names[2])
+    assert row["state"] == RequestState.DONE
+    assert told[0] <= row["started_at"] <= row["transferred_at"]
+
+
+def ask(queue: Queue, number: int) -> list[str]:
+    """Submitted requests, in the order in which they are done."""
+    names = [f"f{index}" for index in range(number)]
+    for name in names:
+        queue.ask(name)
+    queue.submit()
+    return sorted(names, key=lambda name: (queue.row(name)["submitted_at"], str(queue.row(name)["id"])))
+
+
+def test_nothing_is_claimed_behind_what_runs_for_long(
+    queue: Queue, perform: Perform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead, "AHEAD_S", 0.5)
+    monkeypatch.setattr(ahead, "_AHEAD_PER_THREAD", 2)
+    names = ask(queue, 12)
+    steps, takes = counted(monkeypatch, dispatcher.Dispatcher, "step"), counted(monkeypatch, claims, "take")
+    seen: list[int] = []
+
+    def transfer(job: Job, claim: Any, watch: Any) -> Outcome:
+        if len(jobs) <= 4:
+            return DONE
+        if len(jobs) == 6:
+            # All threads are busy: what had been claimed goes back, and is not claimed again.
+            begun = {job.request_id for job in jobs}
+            rest = [name for name in names if queue.row(name)["id"] not in begun]
+            wait_for(lambda: not any(waits_ahead(queue.row(name)) for name in rest), "their return")
+            before, first = len(takes), len(steps)
+            wait_for(lambda: len(steps) >= first + 8, "some steps")
+            seen.append(len(takes) - before)
+            agent.stop()
+        return until_stopped(claim)
+
+    jobs = perform(transfer)
+    assert daemon(threads=2, per_host=2, grace=0)
+    assert seen == [0]
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, place: Any, name: str) -> list[int]:
+    """One entry for each call."""
+    calls: list[int] = []
+    real = getattr(place, name)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(place, name, call)
+    return calls
+
+
+def test_what_is_claimed_before_its_turn_waits_in_the_metrics(
+    queue: Queue, perform: Perform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead, "AHEAD_S", 2 * LIMIT_S)
+    ask(queue, 5)
+    told: list[tuple[int, float, int]] = []
+    monkeypatch.setattr(metrics, "queue", lambda *values: told.append(values))
+
+    def transfer(job: Job, claim: Any, watch: Any) -> Outcome:
+        if len(jobs) == 2:
+            wait_for(lambda: told and told[-1][0] == 3 and told[-1][1] > 0, "a look at three that wait")
+            agent.stop()
+        return DONE
+
+    jobs = perform(transfer)
+    assert daemon(threads=1)
+    assert told[-1][2] == 1
+
+
+def test_what_is_but_locked_when_it_is_claimed_ahead_is_done_all_the_same(
+    queue: Queue, perform: Perform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A single look has no other that would find it."""
+    names = ask(queue, 6)
+    real, locked = claims.take, list[str]()
+
+    def take(ids: Any, *args: Any, ahead: Any = ()) -> Any:
+        if ahead and not locked:
+            locked.extend(ahead)
+            ids = [request_id for request_id in ids if request_id not in locked]
+        return real(ids, *args, ahead=[request_id for request_id in ahead if request_id in ids])
+
+    monkeypatch.setattr(claims, "take", take)
+    perform(always(DONE))
+    once(threads=1)
+    assert locked
+    assert {queue.row(name)["state"] for name in names} == {RequestState.DONE}
+
+
+def test_a_host_that_hangs_does_not_keep_others_from_having_their_folders() -> None:
+    hangs, others = Link("a.test:1", "hangs.test:1"), Link("a.test:1", "others.test:1")
+    free, told = threading.Event(), SimpleQueue[Prepared]()
+
+    def make_folder(claim: Any) -> float | None:
+        if claim.link is hangs:
+            assert free.wait(LIMIT_S)
+            return 7.0
+        return None
+
+    found = ahead.ClaimedAhead(Schedule(Caps(total=3)), 3, 2, make_folder, told.put, "test")
+    for number in range(8):
+        link = hangs if number < 6 else others
+        candidate = Candidate(request_id=str(number), link=link, priority=3, since=utc_now())
+        found.add(candidate, SimpleNamespace(request_id=str(number), link=link))  # type: ignore[arg-type]
+    try:
+        found.prepare()
+        assert [told.get(timeout=LIMIT_S) for _ in range(2)] == [Prepared(others, None)] * 2
+    finally:
+        free.set()
+    for _ in range(6):
+        through = told.get(timeout=LIMIT_S)
+        assert through == Prepared(hangs, 7.0)
+        found.prepared(through)
+        found.prepare()
+    found.close(LIMIT_S)
+
+
+def test_a_site_that_asks_for_a_pause_before_a_folder_gets_it(
+    queue: Queue, perform: Perform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ask(queue, 3)
+    at: list[float] = []
+
+    def make_parents(self: FakeEnd, *, anew: bool = False) -> bool:
+        if self.url.endswith(names[2]) and not at:
+            at.append(time.monotonic())
+            raise errors.Throttled("come back later", code="HTTP 429", retry_after_s=2.0)
+        return False
+
+    def transfer(job: Job, claim: Any, watch: Any) -> Outcome:
+        if len(jobs) == 2:
+            wait_for(lambda: at, "a folder beforehand")
+        elif len(jobs) == 3:
+            at.append(time.monotonic())
+            agent.stop()
+        return DONE
+
+    jobs = perform(transfer)
+    monkeypatch.setattr(FakeEnd, "make_parents", make_parents)
+    assert daemon(threads=1)
+    assert at[1] - at[0] >= 2.0
+
+
+def test_folders_of_the_next_are_there_before_their_turn(queue: Queue, perform: Perform) -> None:
+    for number in range(3):
+        queue.ask(f"f{number}")
+    queue.submit()
+
+    def transfer(job: Job, claim: Any, watch: Any) -> Outcome:
+        if len(jobs) == 2:
+            # By now it is known that transfers are short; the third waits for its turn.
+            wait_for(lambda: any(url.endswith(names[-1]) for url in FakeEnd.prepared), "a folder beforehand")
+        return DONE
+
+    jobs = perform(transfer)
+    names = [f"f{number}" for number in range(3)]
+    once(threads=1)
+    assert [queue.row(name)["state"] for name in names] == [RequestState.DONE] * 3
 
 
 def test_only_the_activities_that_were_asked_for(queue: Queue, perform: Perform) -> None:

@@ -100,6 +100,7 @@ def test_taking_shows_the_start_and_the_end(queue: Queue, row: dict[str, Any]) -
     before = utc_now()
     claim = taken(row)
     now = queue.row("f")
+    assert claim.started_at is not None
     assert before <= now["started_at"] == claim.started_at <= utc_now()
     assert now["estimated_transferred_at"] > before + LEASE - datetime.timedelta(seconds=1)
     assert now["updated_at"] >= before.replace(microsecond=0)
@@ -115,6 +116,43 @@ def test_a_claim_has_the_row_as_it_was_and_its_sources(queue: Queue, row: dict[s
     (source,) = claim.row["sources"]
     assert source["rse_id"] == queue.rse_ids[queue.source_rse]
     assert source["url"].endswith("/f")
+
+
+def test_what_is_claimed_before_its_turn_starts_later_and_stays_for_less(queue: Queue) -> None:
+    for name in ("now", "next"):
+        queue.ask(name)
+    queue.submit()
+    ids = {name: queue.row(name)["id"] for name in ("now", "next")}
+    before, lease = utc_now(), 10 * claims.AHEAD_LEASE
+    held = {claim.request_id: claim for claim in claims.take(ids.values(), lease, ahead=[ids["next"]])}
+    at_once, claim = (held[ids[name]] for name in ("now", "next"))
+    rows = [queue.row(name) for name in ("now", "next")]
+    assert rows[0]["started_at"] == at_once.started_at is not None
+    assert rows[1]["started_at"] is claim.started_at is None
+    assert rows[1]["estimated_transferred_at"] <= utc_now() + claims.AHEAD_LEASE
+    assert rows[0]["estimated_transferred_at"] > before + claims.AHEAD_LEASE
+    assert claims.take(ids.values(), lease) == []
+    assert not claim.is_due
+    claim.begin()
+    # So that it has the whole lease, and shows its start, with the next renewal.
+    assert claim.is_due
+    claims.keep([(claim, None)])
+    row = queue.row("next")
+    assert row["started_at"] == claim.started_at
+    assert row["started_at"] >= before
+    assert row["estimated_transferred_at"] > before + claims.AHEAD_LEASE
+    assert not claim.is_due
+    at_once.begin()
+    assert queue.row("now")["started_at"] == at_once.started_at
+
+
+def test_a_claim_before_its_turn_is_renewed_as_what_it_is(queue: Queue, row: dict[str, Any]) -> None:
+    (claim,) = claims.take([row["id"]], 10 * claims.AHEAD_LEASE, ahead=[row["id"]])
+    claims.keep([(claim, None)])
+    after = queue.row("f")
+    assert after["started_at"] is None
+    assert after["estimated_transferred_at"] <= utc_now() + claims.AHEAD_LEASE + datetime.timedelta(seconds=1)
+    assert claim.is_ours(after)
 
 
 @pytest.mark.parametrize("state", [RequestState.QUEUED, RequestState.DONE, RequestState.FAILED])

@@ -117,6 +117,8 @@ def test_a_hop_between_a_cloud_and_a_plain_site(ready: Callable[..., Queue], pla
         ({"started_at": None, "attributes": "{}"}, False),
         ({"started_at": None, "attributes": '{"activity": "User"}'}, False),
         ({"started_at": datetime.datetime(2024, 5, 1), "attributes": None}, True),
+        # Killed, perhaps before its start was written.
+        ({"started_at": None, "attributes": None, "estimated_transferred_at": datetime.datetime(2024, 5, 1)}, True),
         # Put off by a site, and by an agent that stopped: there may be something beside the file.
         ({"started_at": None, "attributes": '{"cs3_postponed": {"request": "1", "times": 1}}'}, True),
         ({"started_at": None, "attributes": '{"cs3": {"mode": "relay"}}'}, True),
@@ -124,7 +126,7 @@ def test_a_hop_between_a_cloud_and_a_plain_site(ready: Callable[..., Queue], pla
     ],
 )
 def test_a_row_tells_whether_somebody_has_begun_it(changes: dict[str, Any], begun: bool) -> None:
-    assert hops.was_begun(changes) is begun
+    assert hops.was_begun({"estimated_transferred_at": None, **changes}) is begun
 
 
 def test_settings_of_the_plain_site_reach_its_end(ready: Callable[..., Queue]) -> None:

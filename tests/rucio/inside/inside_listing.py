@@ -139,7 +139,7 @@ def test_an_rse_that_is_not_there(wanted: Wanted) -> None:
 def test_limit_is_of_each_stage_and_counts_are_of_all(rses: tuple[str, str]) -> None:
     listing = look(rses, limit=1)
     assert [transfer.stage for transfer in listing.transfers] == list(Stage)
-    assert listing.counts[Stage.WAITING] == Count(number=5)
+    assert listing.counts[Stage.WAITING] == Count(number=6)
     assert listing.counts[Stage.FAILED] == Count(number=3)
     # Of all that run, not of those that are shown.
     assert listing.rate == RATE

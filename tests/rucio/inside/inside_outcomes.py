@@ -17,7 +17,7 @@ from rucio.db.sqla.session import db_session
 from sqlalchemy import event, insert, select, update
 from sqlalchemy.engine import Engine
 
-from rucio_cs3.agent import claims, outcomes
+from rucio_cs3.agent import claims, hops, outcomes
 from rucio_cs3.agent.database import utc_now, writing
 from rucio_cs3.agent.outcomes import Finished, Recorded, Verdict
 from rucio_cs3.cs3 import errors
@@ -64,7 +64,7 @@ def claimed(queue: Queue, *names: str) -> list[claims.RowClaim]:
 
 
 def finished(queue: Queue, claim: claims.RowClaim, outcome: Outcome) -> Finished:
-    at = claim.started_at + datetime.timedelta(seconds=7)
+    at = (claim.started_at or utc_now()) + datetime.timedelta(seconds=7)
     return Finished(
         claim=claim,
         outcome=outcome,
@@ -407,6 +407,19 @@ def test_what_is_given_back_still_says_that_somebody_had_begun_it(queue: Queue) 
     row = queue.row("f")
     assert (row["state"], row["estimated_transferred_at"]) == (RequestState.SUBMITTED, None)
     assert row["started_at"] == killed.started_at
+
+
+def test_so_does_what_may_have_been_begun_before_that_was_written(queue: Queue) -> None:
+    queue.ask("f")
+    queue.submit()
+    request_id = queue.row("f")["id"]
+    claims.take([request_id], LEASE, ahead=[request_id])
+    change(request_id, estimated_transferred_at=utc_now() - datetime.timedelta(seconds=1))
+    (claim,) = claims.take([request_id], LEASE, ahead=[request_id])
+    record(finished(queue, claim, Outcome(state=State.POSTPONED, reason="its turn did not come")))
+    row = queue.row("f")
+    assert row["estimated_transferred_at"] is None
+    assert hops.was_begun(row)
 
 
 def test_a_lease_of_a_clock_that_is_wrong_is_none(queue: Queue) -> None:

@@ -179,6 +179,8 @@ def test_a_look_that_follows_shortly_reads_less_and_finds_what_is_new(
 ) -> None:
     monkeypatch.setattr(agents_queue, "YOUNG_ROWS", 20)
     monkeypatch.setattr(agents_queue, "_YOUNG_ROWS_SHORTLY", 4)
+    # However slow this machine is.
+    monkeypatch.setattr(agents_queue, "_YOUNG_ROWS_PER_S", 1e-9)
     ids = add(waiting, 40)
     queue = Queue()
     with reading() as session:
@@ -188,7 +190,8 @@ def test_a_look_that_follows_shortly_reads_less_and_finds_what_is_new(
     assert {ids[-20], ids[-19], ids[-18]} <= {candidate.request_id for candidate in first.candidates}
     assert {ids[-4], ids[-3], ids[-2]} <= {candidate.request_id for candidate in again.candidates}
     assert len(first.candidates) == len(again.candidates) == 9
-    monkeypatch.setattr(agents_queue, "_SHORTLY_S", 0.0)
+    # As if it were a while ago.
+    monkeypatch.setattr(agents_queue, "_YOUNG_ROWS_PER_S", 1e12)
     with reading() as session:
         later = queue.look(session, window=3)
     assert ids[-20] in {candidate.request_id for candidate in later.candidates}

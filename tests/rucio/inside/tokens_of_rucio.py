@@ -125,7 +125,7 @@ def test_an_issuer_that_refuses_is_an_error_without_secrets(
 
     secret, oidc.OIDC_CLIENT_SECRET = oidc.OIDC_CLIENT_SECRET, "rotated"
     try:
-        with pytest.raises(errors.Unauthenticated) as caught:
+        with pytest.raises(errors.Unavailable) as caught:
             provider.login()
     finally:
         oidc.OIDC_CLIENT_SECRET = secret
