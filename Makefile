@@ -2,14 +2,17 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+WORKERS ?= -n auto --dist loadgroup
 
-.PHONY: help demo test check docs benchmark clean
+.PHONY: help demo test check docs audit package benchmark clean
 
 help:
 	@echo "make demo    two clouds, one Rucio: upload, rule, transfer, download, deletion (about a minute)"
-	@echo "make test    style, types and all tests; real servers are used where they are found"
+	@echo "make test    style, types and all tests; real servers are used where they are found; PYTEST=tests/unit for a part"
 	@echo "make check   style and types only"
 	@echo "make docs    the documentation site, into site/"
+	@echo "make audit   known weaknesses of what is installed (needs pypi.org)"
+	@echo "make package the wheel, into dist/, and a look into it"
 	@echo "make benchmark  speed beside curl and Rucio's own, on real Reva sites (about twenty minutes)"
 	@echo "make clean   remove what the others made"
 
@@ -24,8 +27,9 @@ $(VENV)/.ready: pyproject.toml setup.py
 demo: $(VENV)/.ready
 	$(BIN)/rucio-cs3 demo $(DEMO)
 
+# In several processes, because tests wait most of the time; `WORKERS=` for one.
 test: check
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest $(WORKERS) $(PYTEST)
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -38,6 +42,17 @@ docs:
 	$(VENV)-docs/bin/python -m pip install --quiet 'mkdocs-material>=9.5'
 	$(VENV)-docs/bin/mkdocs build --strict
 
+# An environment of its own, so that the audit is of none of its own needs.
+audit: $(VENV)/.ready
+	$(BIN)/python -m pip check
+	$(PYTHON) -m venv $(VENV)-audit
+	if $(VENV)-audit/bin/python -m pip install --quiet 'pip-audit>=2.7'; then \
+		$(BIN)/python .ci/audit.py $(VENV)-audit/bin/pip-audit $(BIN)/python; \
+	else echo "Nothing was audited: pip-audit could not be installed"; fi
+
+package: $(VENV)/.ready
+	$(BIN)/python .ci/package.py dist
+
 benchmark: $(VENV)/.ready
 	$(BIN)/python benchmarks/data_path.py
 	$(BIN)/python benchmarks/copies.py
@@ -45,4 +60,4 @@ benchmark: $(VENV)/.ready
 	$(BIN)/python benchmarks/ticks.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-docs $(VENV)-cs3client build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(VENV)-docs $(VENV)-audit $(VENV)-cs3client build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

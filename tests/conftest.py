@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,7 +19,21 @@ from rucio_cs3.sandbox.reva import REVAD_VARIABLE, RevaSite, find_revad
 from rucio_cs3.sandbox.rucio_site import SANDBOX_POLICY, RucioSite, rucio_is_installed
 from rucio_cs3.sandbox.xrootd import xrootd_is_installed
 
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
+
 REQUIRE_VARIABLE = "RUCIO_CS3_REQUIRE"
+
+#: Folders whose files start servers of their own that take long to start, and files there whose tests share none.
+_TOGETHER = ("fts", "partners", "postgresql", "rucio")
+_SCATTERED = (
+    "tests/postgresql/test_kill_loop.py",
+    "tests/rucio/test_demo.py",
+    "tests/rucio/test_inside.py",
+    "tests/rucio/test_register.py",
+    "tests/rucio/test_story.py",
+)
 
 
 def _reva_missing() -> str | None:
@@ -71,6 +87,33 @@ def pytest_configure(config: pytest.Config) -> None:
     if unknown:
         known = ", ".join(_SERVERS)
         raise pytest.UsageError(f"{REQUIRE_VARIABLE} names {', '.join(sorted(unknown))}; it knows {known}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """For ``-n auto``: most tests wait for servers or for time to pass. pytest-xdist's own variable is its to read."""
+    return None if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") else 2 * (os.cpu_count() or 1)
+
+
+def _scope(nodeid: str) -> str:
+    """What one worker runs from beginning to end: a file, or a test."""
+    file = nodeid.partition("::")[0]
+    return file if Path(file).parent.name in _TOGETHER and file not in _SCATTERED else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
+    """For ``--dist loadgroup``: tests of one file that share a Rucio, or what takes as long, stay together.
+
+    Not by marks ``xdist_group``, which pytest-xdist 3.8.0 loses with pytest 9.2.0 (it sets ``_nodeid``).
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByServers(LoadScopeScheduling):  # type: ignore[misc]  # it ships no types
+        def _split_scope(self, nodeid: str) -> str:
+            return _scope(nodeid)
+
+    return ByServers(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

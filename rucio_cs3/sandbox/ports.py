@@ -6,6 +6,7 @@ their port from a file before they start, such as ``revad`` and ``gunicorn``.
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import threading
@@ -17,11 +18,13 @@ LOOPBACK = "127.0.0.1"
 _LOWEST = 10_240
 _ABOVE_HIGHEST = 32_768
 
-# Ten thousands of candidates: that so many in a row are taken means that nothing can be bound at all.
-_ATTEMPTS = 1_000
+# Ports are taken by the block. The first port of a block is bound until the process ends, and so says to all other
+# processes that the rest of it is given out here: tests run in several processes at once.
+_BLOCK = 64
+_BLOCKS = range(_LOWEST, _ABOVE_HIGHEST, _BLOCK)
 
-_given_lock = threading.Lock()
-_given: set[int] = set()
+_unused_lock = threading.Lock()
+_unused: list[int] = []
 
 
 def free_port() -> int:
@@ -32,31 +35,55 @@ def free_port() -> int:
 def free_ports(count: int) -> tuple[int, ...]:
     """Choose ``count`` different TCP ports that nothing listens on at 127.0.0.1.
 
-    A port is given out at most once in the life of this process, so that two servers which are being
-    started at the same time do not get the same one. Nothing is reserved in the operating system.
+    A port is given out at most once in the life of this process, and while it lives to no other process by this
+    function. So servers that are being started at the same time do not get the same one.
 
     :returns: ports from 10240 up to 32767, outside the range of outgoing connections.
     :raises OSError: no free port was found.
     """
     chosen: list[int] = []
-    with _given_lock:
-        for _ in range(_ATTEMPTS):
-            if len(chosen) == count:
-                break
-            port = _LOWEST + secrets.randbelow(_ABOVE_HIGHEST - _LOWEST)
-            if port not in _given and _can_bind(port):
-                _given.add(port)
+    with _unused_lock:
+        while len(chosen) < count:
+            if not _unused:
+                _unused.extend(_take_block())
+            port = _unused.pop()
+            bound = _bound(port)
+            if bound is not None:
+                bound.close()
                 chosen.append(port)
-    if len(chosen) < count:
-        raise OSError(f"found only {len(chosen)} of {count} free TCP ports on {LOOPBACK}")
     return tuple(chosen)
 
 
-def _can_bind(port: int) -> bool:
+def _take_block() -> range:
+    """Ports that are this process's from now on; some may be in use by others that know nothing of blocks."""
+    start = secrets.randbelow(len(_BLOCKS))
+    for first in (*_BLOCKS[start:], *_BLOCKS[:start]):
+        bound = _bound(first)
+        if bound is not None:
+            # Without the object nothing closes it, and nothing complains at the end that nobody did.
+            bound.detach()
+            return range(first + 1, first + _BLOCK)
+    raise OSError(f"found no free TCP ports on {LOOPBACK} from {_LOWEST} to {_ABOVE_HIGHEST - 1}")
+
+
+def _bound(port: int) -> socket.socket | None:
+    """A socket that holds the port; None where somebody else does."""
     # Without SO_REUSEADDR on purpose: a port with connections in TIME_WAIT is passed over as well.
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-    return True
+    holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        holder.bind((LOOPBACK, port))
+    except OSError:
+        holder.close()
+        return None
+    return holder
+
+
+def _renew() -> None:
+    global _unused_lock
+    # One that another thread held at the fork would never be released here.
+    _unused_lock = threading.Lock()
+    # What is left of a block stays with the parent.
+    _unused.clear()
+
+
+os.register_at_fork(after_in_child=_renew)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rucio_cs3.sandbox.lifecycle import Startable
 
@@ -41,6 +42,35 @@ if os.getppid() == parent:
 
 class ProcessError(RuntimeError):
     """A child process could not be started, ended by itself, or was not ready in time; the text shows its log."""
+
+
+class LateSignals:
+    """Holds SIGINT and SIGTERM back while a process is being started.
+
+    Between the fork and the end of ``Popen`` nobody has a handle on the process yet; an exception of a signal's handler
+    at that moment would leave it running.
+    """
+
+    def __init__(self) -> None:
+        self._come: list[int] = []
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> LateSignals:
+        # Python runs handlers in the main thread only. What is ignored stays so, in the new process, too.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if callable(signal.getsignal(number)):
+                    self._handlers[number] = signal.signal(number, lambda number, _: self._come.append(number))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def act(self) -> None:
+        """Let those that came take effect, which may raise."""
+        while self._come:
+            signal.raise_signal(self._come.pop())
 
 
 class ChildProcess(Startable):

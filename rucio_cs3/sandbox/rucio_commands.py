@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from rucio_cs3.sandbox.ports import LOOPBACK
-from rucio_cs3.sandbox.processes import ChildProcess
+from rucio_cs3.sandbox.processes import ChildProcess, LateSignals
 
 ConveyorStage = Literal["preparer", "submitter", "poller", "finisher"]
 
@@ -200,20 +200,28 @@ class RucioCommands:
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         self._tell(command)
-        try:
-            finished = subprocess.run(
+        with LateSignals() as late:
+            process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                timeout=timeout_s,
-                check=False,
                 env=clean_environment(environment),
                 cwd=self.directory,
             )
-        except subprocess.TimeoutExpired as exc:
-            raise RucioCommandError(f"{_shown(command)}\nstill ran after {timeout_s:g} s") from exc
+        with process:
+            try:
+                late.act()
+                output, errors = process.communicate(timeout=timeout_s)
+            except subprocess.TimeoutExpired as exc:
+                process.kill()
+                raise RucioCommandError(f"{_shown(command)}\nstill ran after {timeout_s:g} s") from exc
+            except BaseException:
+                process.kill()
+                raise
+        finished = subprocess.CompletedProcess(command, process.returncode, output, errors)
         if check and finished.returncode != 0:
             raise RucioCommandError(_report(command, finished))
         return finished

@@ -133,6 +133,35 @@ def embedded_pair(tmp_path: Path) -> Iterator[tuple[Place, Place]]:
         yield source, destination
 
 
+@pytest.fixture(scope="session", params=["v3", "spaces", _REVA])
+def mortal_cloud(request: pytest.FixtureRequest) -> Iterator[FaultyReva]:
+    """Each cloud in turn, behind relays."""
+    with contextlib.ExitStack() as stack:
+        site: Any
+        if request.param == "reva":
+            site = request.getfixturevalue("reva_sites")[0]
+        else:
+            site = stack.enter_context(EmbeddedCloud(name="mortal", behaviour=Behaviour(request.param)))
+        yield stack.enter_context(FaultyReva(site))
+
+
+@pytest.fixture
+def mortal(mortal_cloud: FaultyReva, tmp_path: Path) -> Iterator[Place]:
+    """A fresh folder in a cloud behind relays."""
+    with fresh_place(mortal_cloud, tmp_path / "local") as place:
+        yield place
+
+
+@pytest.fixture(autouse=True)
+def _stubs_come_soon(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait long for what an embedded cloud might yet make of an upload that broke off: it does that within
+    milliseconds, on a busy machine too. A real server gets the package's own time.
+    """
+    if request.node.get_closest_marker("reva") is None:
+        monkeypatch.setattr("rucio_cs3.cs3.uploads.leftovers._STUB_S", 0.5)
+        monkeypatch.setattr("rucio_cs3.transfers.aftermath._STUB_S", 0.5)
+
+
 @pytest.fixture
 def no_late_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not wait long for a commit that a lost answer might have hidden; these servers do all at once."""

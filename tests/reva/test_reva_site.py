@@ -16,7 +16,6 @@ import requests
 from cs3.gateway.v1beta1 import gateway_api_pb2, gateway_api_pb2_grpc
 from cs3.rpc.v1beta1 import code_pb2
 
-from rucio_cs3.sandbox.ports import free_ports
 from rucio_cs3.sandbox.processes import ChildProcess, ProcessError
 from rucio_cs3.sandbox.reva import REVAD_VARIABLE, RevaSite, RevaUnavailable, User, find_revad
 
@@ -228,9 +227,3 @@ os._exit(1)
     parent = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     orphan = int(parent.stdout)
     assert _becomes_true(lambda: _is_gone(orphan))
-
-
-def test_ports_are_different_and_not_ephemeral() -> None:
-    ports = [*free_ports(50), *free_ports(50)]
-    assert len(set(ports)) == 100
-    assert all(10_240 <= port < 32_768 for port in ports)
