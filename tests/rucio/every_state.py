@@ -146,7 +146,7 @@ def fill(tag: str) -> tuple[str, str]:
         row("no-sources", RequestState.NO_SOURCES, archived=True, **{**before, **no_sources})
         done: dict[str, Any] = {"started_at": ago(60), "transferred_at": ago(20)}
         row("done", RequestState.DONE, attributes=progress(Mode.PULL, SIZE, 0, 60), **done)
-        row("done-archived", RequestState.DONE, archived=True, updated_at=ago(10), activity="Staging", **done)
+        row("done-archived", RequestState.DONE, archived=True, updated_at=ago(1000), activity="Staging", **done)
         # What is not to be seen: of long ago, of another tool, and not for this package's RSEs.
         row("done-long-ago", RequestState.DONE, archived=True, updated_at=ago(4000), **done)
         row("other-tool", submitted, transfertool="fts3")
