@@ -101,11 +101,11 @@ which anybody can repeat; [how it was measured](#how-it-was-measured) says on wh
 
 
 _GOALS = """\
-Two of them again and again, one right after the other, each the first as often as the other. Of the large file the
-fastest of each are compared: what else a machine does only slows, and slows these two by turns; of small ones medians.
-`middle half` is where half of the pairs, or of our times, lie. `the bare calls` are the requests that ours sends for
-such a file, by the generated gRPC stub and Python's own HTTP client, without a look at what comes back: that much is
-the server's and the network's.
+Runs of their own (`--parts duels`): two of them again and again, one right after the other, each the first as often as
+the other. Of the large file the fastest of each are compared: what else a machine does only slows, and slows these two
+by turns; of small ones medians. `middle half` is where half of the pairs, or of our times, lie. `the bare calls` are
+the requests that ours sends for such a file, by the generated gRPC stub and Python's own HTTP client, without a look at
+what comes back: that much is the server's and the network's.
 
 """
 
