@@ -7,7 +7,6 @@ transfertool/fts3.py:89 and 1023). The tokens of Rucio's users are another matte
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +47,7 @@ class RucioTokenProvider:
         """
         # Rucio keeps tokens in memcached (41.5.1 core/oidc.py:65), and without one not at all. Of two threads that
         # are the first here, one keeps its source for nothing.
-        source = _SOURCES.setdefault((os.getpid(), self), TokenSource(self._ask))
+        source = _SOURCES.get(self) or _SOURCES.setdefault(self, TokenSource(self._ask))
         return Login("bearer", "", source.get().token)
 
     def lasting_secret(self) -> str | None:
@@ -79,5 +78,5 @@ class RucioTokenProvider:
         return credential_of_unknown_age(token)
 
 
-#: By process and provider; a forked child has its own, because a lock may have been held at the fork.
-_SOURCES: dict[tuple[int, RucioTokenProvider], TokenSource] = {}
+#: A source is fork-safe itself.
+_SOURCES: dict[RucioTokenProvider, TokenSource] = {}

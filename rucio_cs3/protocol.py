@@ -318,8 +318,8 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
                 # Before the first upload there is no folder yet; its quota is that of the whole base.
                 reference = Reference(reference.root)
             quota = self.storage.quota(reference)
-        unlimited = quota.remaining_bytes is None
-        unused = UNLIMITED_BYTES if unlimited else min(quota.remaining_bytes or 0, UNLIMITED_BYTES)
+        left = quota.remaining_bytes
+        unused = UNLIMITED_BYTES if left is None else min(left, UNLIMITED_BYTES)
         # A server may say what it likes; Rucio's columns take no more than the sum of these.
         return min(quota.used_bytes, UNLIMITED_BYTES - 1) + unused, unused
 

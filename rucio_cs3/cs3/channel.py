@@ -176,7 +176,8 @@ class Channel:
         if not endpoint.gateway_tls:
             return grpc.insecure_channel(endpoint.gateway, options=options)
         # Python's errors say what is wrong with a file, and gRPC's do not.
-        tls.context_of(endpoint, identified=True)
+        if endpoint.ca_bundle is not None or endpoint.client_certificate is not None:
+            tls.context_of(endpoint, identified=True)
         key, chain = None, None
         if endpoint.client_certificate is not None and (path := tls.key_of(endpoint)) is not None:
             key, chain = read_secret_file(path).encode(), self._content(endpoint.client_certificate)

@@ -89,13 +89,12 @@ class CS3Storage:
         self._gateway.close()
         self.http.close()
 
-    def access_token(self, *, min_life_s: float = 0.0) -> str:
+    def access_token(self) -> str:
         """A living access token of this identity, for WebDAV requests to this endpoint only. A secret.
 
-        :param min_life_s: what it has to live, where the cloud's tokens live twice as long; half their life otherwise.
         :raises Unauthenticated: when the server refuses to log in.
         """
-        return self._gateway.tokens.get(min_life_s=min_life_s).token
+        return self._gateway.tokens.get().token
 
     @property
     def tokens(self) -> TokenSource:

@@ -39,7 +39,7 @@ SANDBOX_POLICY = "sandbox"
 
 _SANDBOX_PACKAGE = "rucio_cs3.sandbox.policy"
 
-_READY_TIMEOUT_S = 60.0
+_READY_TIMEOUT_S = 120.0
 
 # Rucio's priorities: 0 means never, 1 is the best.
 _ALL_DOMAINS = {

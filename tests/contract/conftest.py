@@ -14,7 +14,7 @@ from rucio_cs3.cs3 import CS3Storage, Reference
 from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud
 from rucio_cs3.sandbox.reva import RevaSite
 from tests.contract.faces import RucioFace, StorageFace
-from tests.contract.faulty_reva import FaultyReva
+from tests.contract.faulty_reva import FaultyReva, behind_relays
 from tests.contract.place import Cloud, Place, endpoint_of, provider_of
 from tests.contract.truths import OLD, Truths
 
@@ -136,13 +136,8 @@ def embedded_pair(tmp_path: Path) -> Iterator[tuple[Place, Place]]:
 @pytest.fixture(scope="session", params=["v3", "spaces", _REVA])
 def mortal_cloud(request: pytest.FixtureRequest) -> Iterator[FaultyReva]:
     """Each cloud in turn, behind relays."""
-    with contextlib.ExitStack() as stack:
-        site: Any
-        if request.param == "reva":
-            site = request.getfixturevalue("reva_sites")[0]
-        else:
-            site = stack.enter_context(EmbeddedCloud(name="mortal", behaviour=Behaviour(request.param)))
-        yield stack.enter_context(FaultyReva(site))
+    with behind_relays(request) as cloud:
+        yield cloud
 
 
 @pytest.fixture

@@ -7,18 +7,21 @@ from outside (checksums that Reva does not have, its own inner requests) is refu
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import grpc
+import pytest
 from cs3.gateway.v1beta1 import gateway_api_pb2
 from cs3.rpc.v1beta1 import code_pb2, status_pb2
 from google.protobuf import message_factory
 
-from rucio_cs3.sandbox.cloud import EmbeddedCloud
+from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud
 from rucio_cs3.sandbox.cloud.faults import Fault, Faults
 from rucio_cs3.sandbox.cloud.rpc import lead
 from rucio_cs3.sandbox.cloud.traffic import Traffic
@@ -191,3 +194,17 @@ class _GatewayRelay(grpc.GenericRpcHandler):  # type: ignore[misc]
             while context.is_active() and not self._stopping.wait(_POLL_S):
                 pass
             context.abort(grpc.StatusCode.CANCELLED, "a scripted fault: nobody waits any more")
+
+
+@contextlib.contextmanager
+def behind_relays(request: pytest.FixtureRequest) -> Iterator[FaultyReva]:
+    """The cloud that a fixture's parameter names, ``reva`` or a :class:`Behaviour`, behind relays."""
+    if request.param == "reva":
+        with FaultyReva(request.getfixturevalue("reva_sites")[0]) as cloud:
+            yield cloud
+    else:
+        with (
+            EmbeddedCloud(name="relayed", behaviour=Behaviour(request.param)) as site,
+            FaultyReva(site) as cloud,
+        ):
+            yield cloud

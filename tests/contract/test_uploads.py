@@ -291,6 +291,14 @@ def test_c116_uploads_to_one_new_folder_at_the_same_time(place: Place) -> None:
     assert len(place.storage.list(place.file("new/folder"))) == len(names)
 
 
+def test_c120_a_folder_may_be_made_by_another_at_the_same_moment(spaces: Place) -> None:
+    """OpenCloud's answer is about the folder that was missing, and when we come to make it, it is there."""
+    spaces.storage.make_directories(spaces.file("new"))
+    spaces.fault("gateway.InitiateFileUpload", "code:FAILED_PRECONDITION")
+    spaces.storage.upload(spaces.local_file(b"content"), spaces.file("new/file"))
+    assert spaces.stored(spaces.file("new/file")) == b"content"
+
+
 @pytest.mark.parametrize("size", [0, 4096, 3 * MIB], ids=["empty", "small", "large"])
 def test_c117_checksums_that_are_known_beforehand_are_compared(place: Place, size: int) -> None:
     data = content(size)

@@ -13,6 +13,7 @@ import re
 import sys
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -58,7 +59,6 @@ class BusyConveyor:
     source: Rse
     destinations: dict[str, Rse]
     digests: dict[str, bytes] = field(default_factory=dict)
-    begun: dict[str, set[Any]] = field(default_factory=dict)
     proven: set[tuple[str, str]] = field(default_factory=set)
     agents: list[ChildProcess] = field(default_factory=list)
     stages: dict[ConveyorStage, ChildProcess] = field(default_factory=dict)
@@ -108,16 +108,9 @@ class BusyConveyor:
     def moving(self) -> int:
         """Number of transfers that some agent has begun and nobody has finished."""
         rows = self.rucio.query(
-            "SELECT id, started_at FROM requests WHERE scope = ? AND state = 'S' AND started_at IS NOT NULL", SCOPE
+            "SELECT count(*) FROM requests WHERE scope = ? AND state = 'S' AND started_at IS NOT NULL", SCOPE
         )
-        for request_id, started_at in rows:
-            self.begun.setdefault(request_id, set()).add(started_at)
-        return len(rows)
-
-    @property
-    def begun_again(self) -> int:
-        """How often a transfer was seen to begin anew, its agent being dead."""
-        return sum(len(beginnings) - 1 for beginnings in self.begun.values())
+        return int(rows[0][0])
 
     def heartbeats(self) -> int:
         """Number of agents that Rucio knows of."""
@@ -125,10 +118,11 @@ class BusyConveyor:
         return int(rows[0][0])
 
     def copies_begun_again(self) -> list[str]:
-        """Requests whose copy was begun more than once, as the agents' logs tell."""
-        begun = [line for agent in self.agents for line in agent.output().splitlines() if " begins: " in line]
-        ids = [found[1] for line in begun if (found := _REQUEST.search(line)) is not None]
-        return sorted({one for one in ids if ids.count(one) > 1})
+        """Requests whose copy was begun more than once, as the logs of the agents and their predecessors tell."""
+        logs = [agent.log.read_text(errors="replace").splitlines() for agent in self.agents]
+        begun = [line for log in logs for line in log if " begins: " in line]
+        ids = Counter(found[1] for line in begun if (found := _REQUEST.search(line)) is not None)
+        return sorted(one for one, times in ids.items() if times > 1)
 
     def busy_agents(self) -> list[ChildProcess]:
         """Agents that are at a copy, as their logs tell."""
@@ -187,7 +181,6 @@ class BusyConveyor:
         while left := self.left():
             assert time.monotonic() < deadline, f"{left} rules are left:\n{self.report()}"
             self.skip_rucios_own_waits()
-            self.moving()
             self.look_at_what_rucio_believes()
             work()
             time.sleep(0.5)

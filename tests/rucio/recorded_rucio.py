@@ -68,7 +68,7 @@ class RecordedRucio(RucioSite):
         ]
         for one in told:
             one["protocol"]["port"] = int(one["protocol"]["port"])  # type: ignore[index]
-        self._run([sys.executable, "-c", _ADD_RSES], self.environment, timeout_s=60.0, given=json.dumps(told))
+        self._run([sys.executable, "-c", _ADD_RSES], self.environment, timeout_s=120.0, given=json.dumps(told))
 
     def replica_states(self, scope: str) -> dict[tuple[str, str], str]:
         """(RSE, name) -> state of the replica: A available, C copying, U unavailable, B being deleted, D bad."""

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud
 from rucio_cs3.sandbox.story import Rse
-from tests.contract.faulty_reva import FaultyReva
+from tests.contract.faulty_reva import FaultyReva, behind_relays
 from tests.contract.http_relay import Moment, Witness
 from tests.contract.mortal import CHANGED
 from tests.rucio.recorded_rucio import RecordedRucio, files_below, on_disk
@@ -46,13 +43,8 @@ class Revoking(Witness):
 
 @pytest.fixture(params=["spaces", pytest.param("reva", marks=pytest.mark.reva)])
 def cloud(request: pytest.FixtureRequest) -> Iterator[FaultyReva]:
-    with contextlib.ExitStack() as stack:
-        site: Any
-        if request.param == "reva":
-            site = request.getfixturevalue("reva_sites")[0]
-        else:
-            site = stack.enter_context(EmbeddedCloud(name="reaped", behaviour=Behaviour(request.param)))
-        yield stack.enter_context(FaultyReva(site))
+    with behind_relays(request) as cloud:
+        yield cloud
 
 
 def test_a_replica_stays_while_nobody_knows_who_we_are(

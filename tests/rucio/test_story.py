@@ -13,7 +13,7 @@ import pytest
 
 from rucio_cs3.sandbox.cloud import EmbeddedCloud
 from rucio_cs3.sandbox.reva import RevaSite
-from rucio_cs3.sandbox.story import Cloud, Rse, Story, make_files
+from rucio_cs3.sandbox.story import Cloud, Rse, Story, content_of, make_files
 from tests.rucio.recorded_rucio import RecordedRucio, files_below
 
 pytestmark = pytest.mark.rucio
@@ -84,7 +84,7 @@ def assert_no_secret(rucio: RecordedRucio, *clouds: Cloud) -> None:
     assert any(path.name == "server.log" for path in own)
     assert len(rucio.outputs) > 10
     for place, content in [
-        *((str(path), path.read_bytes()) for path in [*own, *logs]),
+        *((str(path), content_of(path)) for path in [*own, *logs]),
         *(("output of a command", text.encode()) for text in rucio.outputs),
     ]:
         for word in words:

@@ -88,6 +88,8 @@ HEAVY = (
     "cs3",
     "rucio_cs3.cs3.storage",
     "rucio_cs3.cs3.gateway",
+    "rucio_cs3.cs3.http.client",
+    "rucio_cs3.cs3.login.oauth",
     "rucio_cs3.transfers.ladder",
 )
 

@@ -186,7 +186,8 @@ class Slow:
         return self._server()
 
 
-def test_others_go_on_with_the_old_token_while_it_is_renewed(clock: Clock) -> None:
+def _about_to_renew(clock: Clock) -> tuple[Slow, TokenSource, Credential]:
+    """A token that the next caller renews, which takes until :attr:`Slow.go_on` is set."""
     slow = Slow(clock)
     slow.go_on.set()
     source = TokenSource(slow)
@@ -194,6 +195,11 @@ def test_others_go_on_with_the_old_token_while_it_is_renewed(clock: Clock) -> No
     clock.go(HOUR_S - 100)
     slow.begun.clear()
     slow.go_on.clear()
+    return slow, source, old
+
+
+def test_others_go_on_with_the_old_token_while_it_is_renewed(clock: Clock) -> None:
+    slow, source, old = _about_to_renew(clock)
     with ThreadPoolExecutor(2) as threads:
         renewing = threads.submit(source.get)
         assert slow.begun.wait(20)
@@ -206,13 +212,7 @@ def test_others_go_on_with_the_old_token_while_it_is_renewed(clock: Clock) -> No
 
 
 def test_a_token_to_lend_is_waited_for(clock: Clock) -> None:
-    slow = Slow(clock)
-    slow.go_on.set()
-    source = TokenSource(slow)
-    old = source.get()
-    clock.go(HOUR_S - 100)
-    slow.begun.clear()
-    slow.go_on.clear()
+    slow, source, old = _about_to_renew(clock)
     with ThreadPoolExecutor(2) as threads:
         renewing = threads.submit(source.get)
         assert slow.begun.wait(20)

@@ -37,7 +37,6 @@ LENT_LIFE_S = 1800.0
 #: ... and where tokens do not live so long, this share of their life: otherwise each copy would log in anew.
 _LENT_SHARE = 0.5
 
-
 #: A renewal that nobody has to wait for and that failed is tried again after so long, in seconds.
 _EARLY_AGAIN_S = 10.0
 

@@ -160,11 +160,13 @@ class Uploads:
         if not attempt.trusted_folder or not isinstance(error, _FOLDER_MAY_BE_GONE):
             return False
         try:
-            return self._namespace.make_directories(folder)
+            made = self._namespace.make_directories(folder)
         except errors.AlreadyExists:
             raise
         except errors.CS3Error:
             raise error from None
+        # Where it is there by now, somebody else has made it meanwhile: such an answer may have been about its absence.
+        return made or not isinstance(error, errors.ServerFault)
 
     # -- landing on a hidden sibling (the CERNBox line) ---------------------------------------------------
 
