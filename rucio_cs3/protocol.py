@@ -24,6 +24,7 @@ from rucio_cs3 import rse_credentials, rses
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.kept_checksums import KEEP_FROM_BYTES
 from rucio_cs3.cs3.reference import Reference, WebDAVBase, encode_path
+from rucio_cs3.settings import prefix_path
 
 if TYPE_CHECKING:
     # What needs gRPC is imported by connect(): a server that only makes PFNs needs none of it.
@@ -90,7 +91,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
 
         :param lfns: one dict or a list of dicts with ``scope``, ``name`` and maybe ``path``.
         """
-        prefix = rses.prefix_path(self.attributes)
+        prefix = prefix_path(self.attributes)
         pfns = {}
         for lfn in [lfns] if isinstance(lfns, dict) else lfns:
             scope, name = str(lfn["scope"]), lfn["name"]
@@ -109,7 +110,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         :raises RSEFileNameNotSupported: for a PFN of another host, port or prefix, or with ``..`` in it.
         """
         parsed: dict[str, dict[str, Any]] = {}
-        prefix = unquote(rses.prefix_path(self.attributes))
+        prefix = unquote(prefix_path(self.attributes))
         with _RucioExceptions():
             base = _server_base(self._server)
             for pfn in [pfns] if isinstance(pfns, str) else pfns:
@@ -329,7 +330,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         return _prefix_reference(self.endpoint.webdav, self._server, self.attributes.get("prefix") or "")
 
     def _outside(self, pfn: str) -> errors.InvalidReference:
-        prefix = unquote(rses.prefix_path(self.attributes))
+        prefix = unquote(prefix_path(self.attributes))
         return errors.InvalidReference(f"PFN {pfn} is outside the prefix {prefix} of RSE {self.rse['rse']}")
 
     @property
@@ -390,7 +391,7 @@ def _server_base(server: str) -> WebDAVBase:
 
 @functools.lru_cache(maxsize=256)
 def _prefix_reference(webdav: WebDAVBase, server: str, prefix: str) -> Reference:
-    return webdav.reference(f"{server}{rses.prefix_path({'prefix': prefix})}")
+    return webdav.reference(f"{server}{prefix_path({'prefix': prefix})}")
 
 
 def _deadline(seconds: int | None, target: str) -> Callable[[int], None] | None:

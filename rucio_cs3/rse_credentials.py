@@ -22,7 +22,7 @@ from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.confidential import Confidential
 from rucio_cs3.cs3.login.bearer_tokens import AudienceToken
 from rucio_cs3.cs3.login.providers import BearerProvider, CredentialProvider
-from rucio_cs3.cs3.login.secret import read_secret_file, refuse_open_file
+from rucio_cs3.cs3.login.secret import read_secret_file
 
 #: Names a file with credentials: JSON, keyed by RSE name.
 CREDENTIALS_VARIABLE = "RUCIO_CS3_CREDENTIALS"
@@ -168,7 +168,7 @@ def _from_rse_accounts(rse: str, rse_id: str) -> dict[str, Any]:
             raise errors.ConfigurationError(f"RSE {rse}: {path} cannot be read: {exc.strerror}") from exc
         content = _parsed(data, str(path))
         if entry := _entry(content, rse_id) or _entry(content, rse):
-            _refuse_open(path, status, entry)
+            rse_logins.refuse_open(path, status, entry)
             return entry
     return {}
 
@@ -183,21 +183,8 @@ def _from_rucio_cfg(rse: str) -> dict[str, Any]:
     if not rse_logins.is_ours(entry):
         return {}
     path = Path(os.environ.get("RUCIO_CONFIG") or next(path for path in _rucio_cfgs() if path.exists()))
-    _refuse_open(path, path.stat(), entry)
+    rse_logins.refuse_open(path, path.stat(), entry)
     return entry
-
-
-def _refuse_open(path: Path, status: os.stat_result, entry: Mapping[str, Any]) -> None:
-    """
-    :param status: of the file.
-    :raises ConfigurationError: when others than its owner can change the entry, or read a secret in it.
-    """
-    # Other people's entries, and such as only name files, are theirs to read.
-    if rse_logins.holds_secret(entry):
-        refuse_open_file(path, status)
-    if status.st_mode & 0o022:
-        # An entry says where a secret is, and to which issuer it goes.
-        raise errors.ConfigurationError(f"{path} can be changed by other users; run: chmod go-w {path}")
 
 
 def _rucio_cfgs() -> Iterator[Path]:

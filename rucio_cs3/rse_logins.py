@@ -6,6 +6,7 @@ Where entries are looked for: :mod:`rucio_cs3.rse_credentials`. The ways: :mod:`
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from rucio_cs3.cs3.login.providers import (
     ServiceAccountProvider,
     TokenGiver,
 )
-from rucio_cs3.cs3.login.secret import Secret, expanded
+from rucio_cs3.cs3.login.secret import Secret, expanded, refuse_open_file
 
 #: Secrets; each may be given as a file instead, by the same key with ``_file`` behind it.
 _SECRETS = ("password", "token", "api_key", "secret", "link", "link_password", "client_secret", "subject_token")
@@ -111,6 +112,20 @@ def is_ours(values: Mapping[str, Any]) -> bool:
 def holds_secret(values: Mapping[str, Any]) -> bool:
     """Whether an entry has a secret as a value, and not only the name of a file that has it."""
     return any(values.get(key) for key in _SECRETS)
+
+
+def refuse_open(path: Path, status: os.stat_result, entry: Mapping[str, Any]) -> None:
+    """Keep a file with credentials to its owner.
+
+    :param status: of the file.
+    :raises ConfigurationError: when others than its owner can change the entry, or read a secret in it.
+    """
+    # Other people's entries, and such as only name files, are theirs to read.
+    if holds_secret(entry):
+        refuse_open_file(path, status)
+    if status.st_mode & 0o022:
+        # An entry says where a secret is, and to which issuer it goes.
+        raise errors.ConfigurationError(f"{path} can be changed by other users; run: chmod go-w {path}")
 
 
 def provider(values: Mapping[str, Any], account: Callable[[], str]) -> CredentialProvider:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from rucio_cs3 import settings
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.errors import CS3Error
 from rucio_cs3.cs3.reference import SCHEMES
@@ -124,21 +125,15 @@ def test_advice_is_about_errors_that_exist() -> None:
         assert named <= known, first
 
 
-@pytest.mark.usefixtures("rucio")
 def test_settings_are_all_there() -> None:
-    from rucio_cs3 import rses
-
-    assert [row[0] for row in rows(section(DOCS / "rse-setup.md", "Settings"))] == list(rses.SETTINGS)
+    assert [row[0] for row in rows(section(DOCS / "rse-setup.md", "Settings"))] == list(settings.SETTINGS)
 
 
-@pytest.mark.usefixtures("rucio")
 def test_every_named_setting_exists() -> None:
-    from rucio_cs3 import rses
-
     for page in [*PAGES, *(path for path in (ROOT / "etc").rglob("*") if path.is_file())]:
         # The names of the package itself and of its ring begin like settings.
         named = set(re.findall(r"(?<![\w./`-])cs3_[a-z_]+\b", text_of(page).replace("`", " ")))
-        assert named <= rses.SETTINGS.keys(), page.name
+        assert named <= settings.SETTINGS.keys(), page.name
 
 
 def test_fault_scripts_of_the_sandbox() -> None:

@@ -19,7 +19,7 @@ from tests.unit.rucio_client import configure, protocol_of, rse_info  # isort: s
 
 from rucio.common.exception import RSEFileNameNotSupported
 
-from rucio_cs3 import partners, rse_credentials, rse_logins, rses
+from rucio_cs3 import partners, rse_credentials, rse_logins, rses, settings
 from rucio_cs3.cs3 import errors
 from rucio_cs3.protocol import Default
 from tests.unit.hostile import BEGINNINGS, BOMBS, JSON, TRICKS, TRICKY
@@ -80,13 +80,13 @@ def test_a_pfn_outside_the_prefix_is_refused(protocol: Default, beginning: str, 
 @given(st.lists(st.sampled_from(TRICKS), max_size=4).map("/".join))
 def test_any_prefix_is_encoded_once(prefix: str) -> None:
     try:
-        path = rses.prefix_path({"prefix": prefix})
+        path = settings.prefix_path({"prefix": prefix})
     except UnicodeEncodeError:
         return
     assert path.startswith("/")
     assert path.endswith("/")
     assert "//" not in path
-    assert rses.prefix_path({"prefix": path}) == path
+    assert settings.prefix_path({"prefix": path}) == path
 
 
 @given(BEGINNINGS, TRICKY)
@@ -104,7 +104,7 @@ def test_any_url_of_a_replica_has_a_protocol_or_an_error_of_ours(beginning: str,
 VALUES = JSON | TRICKY | st.sampled_from(["1" * 5000, "x" * 5000, "1e400", "nan", "-0", "1e9", "٣"])
 
 
-@given(st.dictionaries(st.sampled_from(sorted(rses.SETTINGS)), VALUES, max_size=4), st.booleans())
+@given(st.dictionaries(st.sampled_from(sorted(settings.SETTINGS)), VALUES, max_size=4), st.booleans())
 def test_any_settings_are_an_endpoint_or_a_mistake_that_names_the_rse(values: dict[str, Any], as_text: bool) -> None:
     extended: Any = {"cs3_gateway": "cloud.test:9142", **values}
     if as_text:

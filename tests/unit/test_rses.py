@@ -14,7 +14,7 @@ pytest.importorskip("rucio.rse", reason="neither Rucio wheel is installed")
 
 from tests.unit.rucio_client import configure, rse_info  # isort: skip
 
-from rucio_cs3 import rse_credentials, rses
+from rucio_cs3 import rse_credentials, rses, settings
 from rucio_cs3.cs3 import Endpoint, errors
 from rucio_cs3.cs3.config import WebDAVSite
 from rucio_cs3.cs3.login.providers import BasicProvider, BearerProvider, CredentialProvider
@@ -141,10 +141,10 @@ def test_every_setting_is_tried_here(etc: Path, tmp_path: Path) -> None:
         "cs3_client_key",
         "cs3_transfer_mode",
         "cs3_rucio_token_audience",
-    } == set(rses.SETTINGS)
-    assert set(rses.SETTINGS) >= rses.PLAIN_SETTINGS
+    } == set(settings.SETTINGS)
+    assert set(settings.SETTINGS) >= settings.PLAIN_SETTINGS
     # Any text is a list of hosts.
-    assert {key for key, _ in WRONG} | {"cs3_data_hosts"} == set(rses.SETTINGS)
+    assert {key for key, _ in WRONG} | {"cs3_data_hosts"} == set(settings.SETTINGS)
 
 
 @pytest.mark.parametrize(("key", "value"), WRONG)
@@ -199,10 +199,10 @@ def test_a_scheme_of_somebody_else(etc: Path) -> None:
 
 
 def test_plaintext_to_other_machines_is_refused(etc: Path) -> None:
-    for settings, more in (({"cs3_gateway_tls": "false"}, {}), ({}, {"scheme": "http", "port": 80})):
+    for plain, more in (({"cs3_gateway_tls": "false"}, {}), ({}, {"scheme": "http", "port": 80})):
         with pytest.raises(errors.ConfigurationError, match=r"CLOUD: .*without TLS.*allow_plaintext"):
-            endpoint({**GATEWAY, **settings}, **more)
-        assert endpoint({**GATEWAY, **settings, "cs3_allow_plaintext": "true"}, **more).allow_plaintext
+            endpoint({**GATEWAY, **plain}, **more)
+        assert endpoint({**GATEWAY, **plain, "cs3_allow_plaintext": "true"}, **more).allow_plaintext
     assert not endpoint({"cs3_gateway": "127.0.0.1:1", "cs3_gateway_tls": "false"}).gateway_tls
 
 
@@ -290,7 +290,7 @@ def test_settings_of_a_plain_site(etc: Path, tmp_path: Path) -> None:
         plain({"cs3_mode": "pull"})
 
 
-@pytest.mark.parametrize("key", sorted(rses.PLAIN_SETTINGS - {"cs3_data_hosts", "cs3_transfer_mode"}))
+@pytest.mark.parametrize("key", sorted(settings.PLAIN_SETTINGS - {"cs3_data_hosts", "cs3_transfer_mode"}))
 def test_a_wrong_setting_of_a_plain_site(etc: Path, key: str) -> None:
     value = next(value for name, value in WRONG if name == key)
     with pytest.raises(errors.ConfigurationError, match=key):
