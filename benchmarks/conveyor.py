@@ -44,10 +44,12 @@ import json, sys
 from rucio.client import Client
 client = Client()
 source, destination, scope, dataset, files = json.load(open(sys.argv[1]))
-client.add_replicas(source, files)
-client.add_dataset(scope, dataset)
-client.attach_dids(scope, dataset, [{"scope": scope, "name": f["name"]} for f in files])
-client.add_replication_rule([{"scope": scope, "name": dataset}], 1, destination)
+for first in range(0, len(files), 200):  # more at once are too many terms of one statement for SQLite
+    some, name = files[first : first + 200], f"{dataset}-{first}"
+    client.add_replicas(source, some)
+    client.add_dataset(scope, name)
+    client.attach_dids(scope, name, [{"scope": scope, "name": f["name"]} for f in some])
+    client.add_replication_rule([{"scope": scope, "name": name}], 1, destination)
 """
 
 AGENT = "**agent**, first claim to last report"
