@@ -7,11 +7,12 @@ atomic by its own means). A PFN is the file's WebDAV URL. Settings come from :mo
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -24,11 +25,13 @@ from rucio_cs3 import rse_credentials, rses
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.kept_checksums import KEEP_FROM_BYTES
 from rucio_cs3.cs3.reference import Reference, WebDAVBase, encode_path
+from rucio_cs3.made_names import MADE_NAMES
 from rucio_cs3.settings import prefix_path
 
 if TYPE_CHECKING:
     # What needs gRPC is imported by connect(): a server that only makes PFNs needs none of it.
     from rucio_cs3.cs3 import CS3Storage, Endpoint, FileInfo
+    from rucio_cs3.deletion import Deletions
 
 _Table = Mapping[type[errors.CS3Error], type[exception.RucioException]]
 
@@ -83,6 +86,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         # PFN -> (identity of the content, adler32): what put has proven by reading it back, for the stat that
         # Rucio makes right after. Bounded by the uploads of one protocol object.
         self._proven: dict[str, tuple[tuple[str, int, float], str]] = {}
+        self._deleting: Deletions | None = None
 
     # -- names: no network, no settings, so that a server can make PFNs for every client ---------------------
 
@@ -102,6 +106,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
                 self.logger(logging.WARNING, str(error))
                 continue
             pfns[f"{scope}:{name}"] = f"{self._server}{prefix}{encode_path(path.lstrip('/'))}"
+        MADE_NAMES.add(pfns.values())
         return pfns
 
     def parse_pfns(self, pfns: Iterable[str] | str) -> dict[str, dict[str, Any]]:
@@ -161,7 +166,9 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         self._take, self._pid = take, 0
 
     def close(self) -> None:
-        """Nothing to do: connections belong to the process, and the next object uses them."""
+        """Finish deletions. Connections stay: they belong to the process, and the next object uses them."""
+        if self._deleting is not None and self._pid == os.getpid():
+            self._deleting.finish()
 
     @property
     def storage(self) -> CS3Storage:
@@ -281,23 +288,29 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
     def delete(self, path: str) -> None:
         """Delete the file of a PFN into the cloud's recycle bin; a folder of that name stays.
 
+        Where ``cs3_delete`` is ``purge``, it is taken out of the bin again by :meth:`close` at the latest.
+
         :raises SourceNotFound: when it is not there, and only then.
         """
         with _RucioExceptions():
-            reference = self.reference(path)
-            try:
-                self.storage.delete_file(reference)
-            except errors.NotFound as error:
-                # Of a space that is not ours (any more), a wrong cs3_root or a disk that is not mounted, servers
-                # of both lines say NOT_FOUND of every file, and Rucio would forget all that is there.
-                if not self.storage.exists(self._prefix_reference):
-                    raise errors.Unavailable(
-                        f"RSE {self.rse['rse']}: not even the prefix's folder {self._prefix_reference} is there, so "
-                        "nothing can be said of its files; check cs3_root, the account's access and the disk",
-                        operation="Delete",
-                        target=str(reference),
-                    ) from error
-                raise
+            self._deletions.delete(self.reference(path), self._references(MADE_NAMES.after(path)))
+
+    def _references(self, pfns: Iterable[str]) -> Iterator[Reference]:
+        """The places of those PFNs that are of this RSE."""
+        for pfn in pfns:
+            with contextlib.suppress(exception.RSEFileNameNotSupported):
+                yield self.reference(pfn)
+
+    @property
+    def _deletions(self) -> Deletions:
+        from rucio_cs3.deletion import Deletions  # late, as all that needs gRPC
+
+        storage = self.storage
+        if self._deleting is None or self._deleting.storage is not storage:
+            self._deleting = Deletions(
+                self.rse["rse"], storage, self._prefix_reference, lambda text: self.logger(logging.WARNING, text)
+            )
+        return self._deleting
 
     def rename(self, path: str, new_path: str) -> None:
         """Give the file of PFN ``path`` the PFN ``new_path``; folders are made.

@@ -89,6 +89,21 @@ def rucio_token_audience(
     return _RSESettings.of(rse_settings, protocol, read_attributes).audience()
 
 
+def given(
+    rse_settings: Mapping[str, Any],
+    protocol: Mapping[str, Any],
+    read_attributes: AttributeReader | None = None,
+) -> dict[str, Any]:
+    """All that begins with ``cs3_``, as it stands in attributes and protocol, right or wrong.
+
+    :raises ConfigurationError: where the protocol's extended attributes are no JSON object.
+    """
+    attributes = (read_attributes or rse_attributes)(rse_settings)
+    values = {key: value for key, value in attributes.items() if key.startswith("cs3_")}
+    values.update(_extended_attributes(str(rse_settings["rse"]), protocol))
+    return values
+
+
 def rse_attributes(rse_settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """The RSE's attributes: from the database in a server or daemon, by one request in a client.
 
@@ -139,11 +154,7 @@ class _RSESettings(settings.Settings):
         """
         :raises ConfigurationError: for an unknown setting.
         """
-        rse = str(rse_settings["rse"])
-        attributes = (read_attributes or rse_attributes)(rse_settings)
-        values = {key: value for key, value in attributes.items() if key.startswith("cs3_")}
-        values.update(_extended_attributes(rse, protocol))
-        return cls(rse, values)
+        return cls(str(rse_settings["rse"]), given(rse_settings, protocol, read_attributes))
 
     def example(self, key: str, value: str) -> str:
         return f"rucio rse attribute set {self.name} --key {key} --value {value}"

@@ -18,6 +18,7 @@ from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.config import (
     MAX_DOWNLOAD_STREAMS,
     TIMEOUT_MAX_S,
+    Deletion,
     Endpoint,
     Landing,
     Proof,
@@ -50,6 +51,7 @@ SETTINGS: Mapping[str, str] = {
     "cs3_upload_protocol": "auto, simple or tus: how uploads are sent (default auto)",
     "cs3_download_streams": f"how many streams fetch one large file, 1 to {MAX_DOWNLOAD_STREAMS} (default 4)",
     "cs3_keep_checksums": "true or false: keep checksums as metadata where the server stores none (default true)",
+    "cs3_delete": "keep or purge: whether what Rucio deletes stays in the recycle bin (default keep)",
     "cs3_proof": "read, server or size: how content is proven where the server keeps no checksum (default read)",
     "cs3_transfer_mode": "auto, pull, push or relay: who moves the bytes of transfers (default auto)",
     "cs3_call_timeout_s": "seconds for one gRPC call, more than 0",
@@ -234,6 +236,7 @@ def endpoint(settings: Settings, protocol: Mapping[str, Any]) -> Endpoint:
                 "UploadProtocol", settings.choice("cs3_upload_protocol", get_args(UploadProtocol)) or "auto"
             ),
             keep_checksums=settings.flag("cs3_keep_checksums", default=True),
+            deletion=cast("Deletion", settings.choice("cs3_delete", get_args(Deletion)) or "keep"),
             download_streams=settings.count("cs3_download_streams", most=MAX_DOWNLOAD_STREAMS, default=4),
             timeouts=settings.timeouts("call", "idle", "processing"),
             **settings.of_every_site(),

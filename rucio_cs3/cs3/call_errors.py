@@ -5,6 +5,7 @@ The tables are in :mod:`rucio_cs3.cs3.errors`; calls are made by :mod:`rucio_cs3
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -16,6 +17,9 @@ from rucio_cs3.cs3.channel import ANSWER_MAX_BYTES, LISTING_MAX_BYTES, Trouble
 from rucio_cs3.cs3.config import Endpoint
 from rucio_cs3.cs3.login.providers import PUBLIC_LINK
 from rucio_cs3.cs3.login.tokens import Credential
+
+#: gRPC's words of who takes how many bytes: "Received message larger than max (19550113 vs. 10240000)".
+_LIMIT = re.compile(r"\([0-9]{1,18} vs\.? ([0-9]{1,18})\)")
 
 
 def of_rpc(
@@ -47,9 +51,18 @@ def of_rpc(
         message = f"{gateway} did not answer within {timeout_s:.0f} s"
     elif status == "RESOURCE_EXHAUSTED" and "message" in details:
         # grpc's own text for an answer over the limit; a server's throttling says something else.
-        listing = method == "ListContainer"
-        message = f"the answer is larger than {(LISTING_MAX_BYTES if listing else ANSWER_MAX_BYTES) >> 20} MiB"
-        message += "; use folders with fewer entries" if listing else ""
+        listing = method in ("ListContainer", "ListRecycle")
+        limit = LISTING_MAX_BYTES if listing else ANSWER_MAX_BYTES
+        told = _LIMIT.search(details)
+        if told is not None and int(told[1]) < limit:
+            # Between Reva's gateway and its storage provider no more than that passes (pool/option.go of v3.12.1: a
+            # constant; OpenCloud: OC_GRPC_MAX_RECEIVED_MESSAGE_SIZE).
+            message = f"the answer is larger than the {int(told[1]) / 1e6:.1f} MB that the server itself passes on"
+        else:
+            message = f"the answer is larger than {limit >> 20} MiB"
+        message += {"ListContainer": "; use folders with fewer entries", "ListRecycle": "; empty the recycle bin"}.get(
+            method, ""
+        )
         return errors.Throttled(message, operation=method, target=target, code=status, retryable=False)
     else:
         message = f"{gateway} failed: {details}"

@@ -28,8 +28,8 @@ from rucio_cs3.cs3.login.secret import read_secret_file
 
 _log = logging.getLogger(__name__)
 
-#: The listing of a folder may be this large, in bytes. gRPC's own limit of 4 MiB cuts a folder of some 6,000 entries
-#: (reva#1825: 10 MB is about 15,000); this one lets 250,000 pass and still bounds memory.
+#: The listing of a folder, or of a recycle bin, may be this large, in bytes. gRPC's own limit of 4 MiB cuts a folder of
+#: some 6,000 entries (reva#1825: 10 MB is about 15,000); this one lets 250,000 pass and still bounds memory.
 LISTING_MAX_BYTES = 160 * 1024 * 1024
 
 #: Any other answer may be this large, in bytes: gRPC's own limit. What is said of one file has some KiB.
@@ -42,7 +42,7 @@ _SERVICE_CONFIG = json.dumps(
         "methodConfig": [
             {"name": [{"service": _SERVICE}], "maxResponseMessageBytes": ANSWER_MAX_BYTES},
             {
-                "name": [{"service": _SERVICE, "method": "ListContainer"}],
+                "name": [{"service": _SERVICE, "method": method} for method in ("ListContainer", "ListRecycle")],
                 "maxResponseMessageBytes": LISTING_MAX_BYTES,
             },
         ]

@@ -32,6 +32,9 @@ TIMEOUT_MAX_S = 7 * 86_400.0
 #: How content is proven at the storage that received it; see :attr:`Endpoint.proof`.
 Proof = Literal["read", "server", "size"]
 
+#: What becomes of what Rucio deletes; see :attr:`Endpoint.deletion`.
+Deletion = Literal["keep", "purge"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Timeouts:
@@ -232,6 +235,8 @@ class Endpoint(Site):
     :param keep_checksums: where the server stores none, keep those of an upload as metadata of the file.
     :param download_streams: most streams that fetch ranges of one file at the same time, 1 to
         :data:`MAX_DOWNLOAD_STREAMS`; a server without ranges gets one.
+    :param deletion: what becomes of the files that Rucio deletes: ``keep``: they go into the recycle bin; ``purge``:
+        and out of it again, for good.
     """
 
     gateway: str
@@ -241,6 +246,7 @@ class Endpoint(Site):
     upload_protocol: UploadProtocol = "auto"
     keep_checksums: bool = True
     download_streams: int = 4
+    deletion: Deletion = "keep"
 
     def __post_init__(self) -> None:
         if not 1 <= self.download_streams <= MAX_DOWNLOAD_STREAMS:

@@ -135,14 +135,17 @@ class Gateway:
         request = provider_api_pb2.CreateContainerRequest(ref=resources.to_message(reference))
         self._call("CreateContainer", request, str(reference))
 
-    def delete(self, reference: Reference, *, timeout_s: float | None = None) -> None:
+    def delete(self, reference: Reference, *, timeout_s: float | None = None) -> str | None:
         """Delete a file, or a folder with all that is in it, into the recycle bin.
 
         :param timeout_s: for whom ``timeouts.call_s`` is too long to wait.
+        :returns: its key in the recycle bin, where the server says it: OpenCloud says the id of the deleted node, and
+            that is its key (code: storageprovider.go and decomposedfs/tree.go of its Reva). Reva v3.12.1 says nothing.
         :raises NotFound: when nothing is there.
         """
         request = provider_api_pb2.DeleteRequest(ref=resources.to_message(reference))
-        self._call("Delete", request, str(reference), timeout_s=timeout_s)
+        response = self._call("Delete", request, str(reference), timeout_s=timeout_s)
+        return resources.plain_entries(response.opaque).get("opaque_id") or None
 
     def move(self, source: Reference, destination: Reference, *, absent: Absence | None = None) -> None:
         """Move. Reva v3.12.1 replaces an existing destination, OpenCloud refuses it.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from dataclasses import dataclass, field
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.config import Endpoint
@@ -37,6 +38,26 @@ _INSIST_PAUSE_S = 0.1
 _RECYCLED_SUFFIX_BYTES = len(".d1700000000000")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Deleted:
+    """What is known of a deletion that happened.
+
+    :param recycled_as: the place that the recycle bin has it from: another name of the same folder where its own was
+        too long for the bin.
+    :param key: its key in the recycle bin, where the server said so.
+    :param began_s: seconds since the epoch by our clock, as is ``ended_s``; it happened between them.
+    :param size: bytes, where they were looked at before.
+    """
+
+    reference: Reference
+    recycled_as: Reference
+    key: str | None = field(repr=False)
+    began_s: float
+    ended_s: float
+    size: int | None = None
+    is_directory: bool = False
+
+
 class Namespace:
     """The names below one endpoint's root, as one identity sees them; safe for many threads."""
 
@@ -53,14 +74,23 @@ class Namespace:
             self._folders.forget(reference)
             return None
 
-    def list(self, reference: Reference) -> Entries:
+    def list(self, reference: Reference, *, is_folder: bool = False) -> Entries:
         """See :meth:`rucio_cs3.cs3.storage.CS3Storage.list`."""
+        if not is_folder:
+            self._check_listable(reference)
+        try:
+            entries = self._gateway.list_folder(reference)
+        except errors.ServerFault:
+            if is_folder:
+                self._check_listable(reference)
+            raise
+        entries.sort(key=lambda info: info.reference.path)
+        return entries
+
+    def _check_listable(self, reference: Reference) -> None:
         if not self._gateway.stat(reference).is_directory:
             # Both lines answer INTERNAL to a ListContainer of a file.
             raise errors.InvalidRequest("is a file, not a folder", operation="ListContainer", target=str(reference))
-        entries = self._gateway.list_folder(reference)
-        entries.sort(key=lambda info: info.reference.path)
-        return entries
 
     def knows_folder(self, reference: Reference) -> bool:
         """Whether a folder was there when it was last heard of."""
@@ -163,34 +193,45 @@ class Namespace:
                     ) from None
                 self._gateway.move(source, destination)
         except OPEN_OUTCOME as error:
-            if not self._is_gone(source):
+            if not self.is_gone(source):
                 raise
             arrived = self.present(destination)
             if arrived is None or arrived.size != size:
                 raise
             _log.info("Move %s to %s: done although its answer was lost (%s)", source, destination, error)
 
-    def delete(self, reference: Reference) -> None:
+    def delete(self, reference: Reference) -> Deleted:
         """See :meth:`rucio_cs3.cs3.storage.CS3Storage.delete`."""
         if not reference.path:
             # OpenCloud would empty the whole space; Reva refuses its mount.
             raise errors.InvalidRequest("is the root of the storage", operation="Delete", target=str(reference))
         self._folders.forget(reference)
+        began_s = time.time()
+        recycled_as, key = reference, None
         try:
-            self._gateway.delete(reference)
+            key = self._gateway.delete(reference)
         except OPEN_OUTCOME as error:
             # A look decides what the lost answer was; it is not repeated, because the next Delete
             # could hit a file that somebody wrote meanwhile.
-            if not self._is_gone(reference):
+            if not self.is_gone(reference):
                 raise
             _log.info("Delete %s: done although its answer was lost (%s)", reference, error)
-        except errors.ServerFault:
-            if len(reference.name.encode()) + _RECYCLED_SUFFIX_BYTES <= NAME_MAX_BYTES:
+        except errors.ServerFault as error:
+            if len(reference.name.encode()) + _RECYCLED_SUFFIX_BYTES > NAME_MAX_BYTES:
+                recycled_as = self._delete_long_name(reference)
+            elif self._endpoint.stores_paths and self.is_gone(reference):
+                # Reva v3.12.1 local: of two files of one name in two folders that are deleted within a millisecond, the
+                # later takes the earlier's place in the recycle bin, and is answered so.
+                _log.info("Delete %s: done although the server says that it failed (%s)", reference, error)
+            else:
                 raise
-            self._delete_long_name(reference)
+        return Deleted(reference=reference, recycled_as=recycled_as, key=key, began_s=began_s, ended_s=time.time())
 
-    def _delete_long_name(self, reference: Reference) -> None:
-        """Reva v3.12.1 local cannot recycle a name of more than 240 bytes (INTERNAL): give it a shorter one first."""
+    def _delete_long_name(self, reference: Reference) -> Reference:
+        """Reva v3.12.1 local cannot recycle a name of more than 240 bytes (INTERNAL): give it a shorter one first.
+
+        :returns: its place under the shorter name.
+        """
         shorter = reference.sibling(f".rucio-cs3.{secrets.token_hex(8)}.deleted")
         failure: errors.CS3Error | None = None
         moved = True
@@ -203,11 +244,11 @@ class Namespace:
             try:
                 # Nobody else has this name, so it may be deleted again.
                 self._gateway.delete(shorter)
-                return
+                return shorter
             except errors.NotFound as error:
-                if self._is_gone(shorter):
-                    if moved or self._is_gone(reference):
-                        return
+                if self.is_gone(shorter):
+                    if moved or self.is_gone(reference):
+                        return shorter
                     raise failure or error from None
                 failure = failure or error
             except OPEN_OUTCOME as error:
@@ -277,7 +318,7 @@ class Namespace:
             time.sleep(max(min(pause, until - time.monotonic()), 0.001))
             pause = min(2 * pause, _LOOK_AGAIN_MAX_S)
 
-    def _is_gone(self, reference: Reference) -> bool:
+    def is_gone(self, reference: Reference) -> bool:
         """After a lost answer: whether nothing is there. What cannot be found out counts as "no, nothing happened".
 
         A living gateway before a storage that is away says NOT_FOUND of everything, so "nothing" counts only where the

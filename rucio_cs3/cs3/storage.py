@@ -27,13 +27,17 @@ from rucio_cs3.cs3.config import Endpoint
 from rucio_cs3.cs3.data_gateway import DataGateway
 from rucio_cs3.cs3.downloads import downloads
 from rucio_cs3.cs3.downloads.downloads import Downloads
+from rucio_cs3.cs3.file_deletions import FileDeletions
 from rucio_cs3.cs3.gateway import Gateway
 from rucio_cs3.cs3.http.client import HTTPClient
 from rucio_cs3.cs3.kept_checksums import KeptChecksums
 from rucio_cs3.cs3.local_files import open_source
 from rucio_cs3.cs3.login.providers import CredentialProvider
 from rucio_cs3.cs3.login.tokens import TokenSource
-from rucio_cs3.cs3.namespace import Namespace
+from rucio_cs3.cs3.namespace import Deleted, Namespace
+from rucio_cs3.cs3.purging import Remains, purge
+from rucio_cs3.cs3.random_access import RandomAccessFile
+from rucio_cs3.cs3.recycle import RecycleBin
 from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.remote_file import RemoteFile
 from rucio_cs3.cs3.resources import Entries, FileInfo, Quota
@@ -73,6 +77,7 @@ class CS3Storage:
         self._gateway = Gateway(endpoint, provider)
         data = DataGateway(endpoint, self.http, self._gateway.tokens.get)
         self._namespace = Namespace(endpoint, self._gateway)
+        self.recycle_bin = RecycleBin(endpoint, self._gateway, self._namespace)
         self._downloads = Downloads(endpoint, self._gateway, data, self._namespace)
         self._kept = KeptChecksums(self._gateway, name=endpoint.name, enabled=endpoint.keep_checksums)
         resumable = ResumableUploads(endpoint, self.http, self._gateway, self._namespace, provider)
@@ -101,6 +106,11 @@ class CS3Storage:
         """The access tokens of this identity, for this endpoint only. Secrets."""
         return self._gateway.tokens
 
+    @property
+    def gateway(self) -> Gateway:
+        """For calls that have no method here; of this storage, and closed with it."""
+        return self._gateway
+
     # -- metadata -----------------------------------------------------------------------------------------
 
     def stat(self, reference: Reference) -> FileInfo:
@@ -122,13 +132,14 @@ class CS3Storage:
         """Whether a file or folder is there; every failure but NotFound is raised."""
         return self._namespace.present(reference) is not None
 
-    def list(self, reference: Reference) -> Entries:
+    def list(self, reference: Reference, *, is_folder: bool = False) -> Entries:
         """The entries of a folder, by name; ``left_out`` says how many of them can be told no more of.
 
+        :param is_folder: a listing has shown that it is one, so nobody looks first, which saves a round trip.
         :raises NotFound: when the folder does not exist.
         :raises InvalidRequest: when it is a file.
         """
-        return self._namespace.list(reference)
+        return self._namespace.list(reference, is_folder=is_folder)
 
     def make_directories(self, reference: Reference, *, remembered: bool = False) -> bool:
         """Make a folder and those above it; what is there stays.
@@ -148,27 +159,46 @@ class CS3Storage:
         """
         self._namespace.rename(source, destination)
 
-    def delete(self, reference: Reference) -> None:
-        """Delete a file, or a folder with all in it, into the recycle bin.
+    def delete(self, reference: Reference) -> Deleted:
+        """Delete a file, or a folder with all in it, into the recycle bin (:attr:`recycle_bin`).
 
         :raises NotFound: when nothing is there.
         :raises InvalidRequest: for the root, which is never deleted.
         """
-        self._namespace.delete(reference)
+        return self._namespace.delete(reference)
 
-    def delete_file(self, reference: Reference) -> None:
+    def delete_file(self, reference: Reference) -> Deleted:
         """Delete a file, and nothing but a file. One round trip more than :meth:`delete`: CS3's Delete takes
         whole folders, and has no condition that would keep it from that.
 
         :raises NotFound: when nothing is there.
         :raises InvalidRequest: when it is a folder; it stays.
         """
-        if self.stat(reference).is_directory:
-            raise errors.InvalidRequest("is a folder, not a file", operation="Delete", target=str(reference))
-        self.delete(reference)
+        return self.file_deletions().delete(reference)
+
+    def file_deletions(self) -> FileDeletions:
+        """For a thread that deletes many files: :meth:`delete_file`, with the looks at the next ones made meanwhile."""
+        return FileDeletions(self._gateway, self._namespace)
+
+    def purge(self, folder: Reference, deleted: Collection[Deleted]) -> Collection[Remains]:
+        """Free what has just been deleted below a folder that exists: out of the recycle bin, and nothing else.
+
+        :returns: what stays there, with the reason; nothing is raised for it.
+        """
+        return purge(self.recycle_bin, folder, deleted)
 
     def quota(self, reference: Reference) -> Quota:
-        """Space of the quota or disk that holds a folder."""
+        """Space of the quota or disk that holds a folder; at OpenCloud of its whole space.
+
+        What each number means at which server is in docs/usage.md.
+        """
+        if reference.path and not self.endpoint.stores_paths:
+            # Of a folder OpenCloud counts as used what is below it, and as remaining what that alone would leave of the
+            # space's limit (its Reva of 2026-08-20, decomposedfs.go GetQuota), however full the rest of the space is.
+            try:
+                return self._gateway.quota(Reference(reference.root))
+            except (errors.AccessDenied, errors.NotFound):
+                pass  # somebody shares this folder with us, and not the space
         return self._gateway.quota(reference)
 
     # -- data ---------------------------------------------------------------------------------------------
@@ -236,16 +266,28 @@ class CS3Storage:
             info=info,
         )
 
-    def store(self, body: UploadBody, reference: Reference) -> None:
+    def store(
+        self,
+        body: UploadBody,
+        reference: Reference,
+        *,
+        overwrite: bool = False,
+        restarts: bool = False,
+        traceable: bool = True,
+    ) -> None:
         """Send what ``body`` reads, by the same ladder and with the same promises as :meth:`upload`; nothing of it
-        passes the local disk, and nothing that stands under the name is replaced.
+        passes the local disk.
 
         An error of what ``body`` reads from comes through as it is, and nothing of the file is kept then.
 
+        :param overwrite: replace what stands there; otherwise that is an error.
+        :param restarts: ``body`` can be read again at no cost, so it may be sent again.
+        :param traceable: :meth:`sweep` may take what is left of it, should this process be killed. Not where others may
+            store under the same name.
         :raises AlreadyExists: when the name is taken.
         :raises ChecksumMismatch: when the content is not what ``body`` is to have; the server never had all of it.
         """
-        self._uploads.upload(body, reference, Options(traceable=True))
+        self._uploads.upload(body, reference, Options(overwrite=overwrite, restarts=restarts, traceable=traceable))
 
     def keep_checksums(self, info: FileInfo, sums: Mapping[str, str]) -> bool:
         """Keep checksums as metadata of a file whose content has just been proven to have them, for later looks at it.
@@ -278,6 +320,24 @@ class CS3Storage:
         :raises InvalidRequest: when it is a folder.
         """
         return self._downloads.open(self._downloads.readable(reference))
+
+    def open_seekable(self, reference: Reference | FileInfo) -> RandomAccessFile:
+        """A file to read at any position, by ranges where the server has them; see
+        :mod:`rucio_cs3.cs3.random_access`. Close it.
+
+        Reading raises PreconditionFailed when the file was replaced meanwhile; other errors are those of
+        :meth:`download`.
+
+        :param reference: or a look at it that is known to be new; otherwise the server is looked at now.
+        :raises NotFound: when nothing is there.
+        :raises InvalidRequest: when it is a folder.
+        """
+        info = reference if isinstance(reference, FileInfo) else self._downloads.readable(reference)
+        return self._downloads.open_seekable(info)
+
+    def serves_ranges(self, info: FileInfo) -> bool:
+        """Whether the server has ranges; asked once an hour, for the first byte of a file that is not empty."""
+        return self._downloads.serves_ranges(info)
 
     def download(
         self,
@@ -334,3 +394,14 @@ class CS3Storage:
                 f"{digests.byte_count} bytes came instead of {size}", operation="GET", target=str(reference)
             )
         return digests.hexdigests()[algorithm]
+
+    def digests(
+        self, reference: Reference, algorithms: Collection[str], *, progress: Progress | None = None
+    ) -> dict[str, str]:
+        """Checksums of a file's content as the data gateway sends it: a read of the whole file, of one version.
+
+        :param progress: called with the bytes that just came; with a negative number where they are read again.
+        :raises NotFound: when nothing is there.
+        :raises TransferInterrupted: (DeadlineExceeded, Unavailable) when the connection breaks again and again.
+        """
+        return self._downloads.digest(self._downloads.readable(reference), algorithms, progress=progress)

@@ -34,6 +34,8 @@ _SERVICE = gateway_api_pb2.DESCRIPTOR.services_by_name["GatewayAPI"]
 _POLL_S = 0.05
 _CHANNEL_OPTIONS = [
     ("grpc.enable_http_proxy", 0),
+    # As large as what the client under test takes.
+    ("grpc.max_receive_message_length", -1),
     # A Reva that was started again is found again as soon as by the client itself.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 200),

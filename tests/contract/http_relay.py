@@ -12,6 +12,7 @@ import http.server
 import select
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NoReturn
@@ -141,6 +142,11 @@ class _Server(http.server.ThreadingHTTPServer):
             self.close_request(request)  # an orderly shutdown would take the reset's place
         else:
             super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A client that wants no more resets its connection.
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Exchange(http.server.BaseHTTPRequestHandler):

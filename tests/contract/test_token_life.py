@@ -144,7 +144,7 @@ def _moved(run: Run) -> tuple[Callable[[], object], dict[str, bytes]]:
     return lambda: run.storage.move(file, run.file("new").child("name")), {"new/name": DATA}
 
 
-def _deleted(delete: Callable[[CS3Storage, Reference], None]) -> Operation:
+def _deleted(delete: Callable[[CS3Storage, Reference], object]) -> Operation:
     def prepare(run: Run) -> tuple[Callable[[], object], dict[str, bytes]]:
         file = run.put("file", DATA)
         run.put("neighbour", OLD)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import itertools
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -456,6 +458,72 @@ def test_delete(site: Raw, folder: str) -> None:
     assert site.size(path) == 1
     assert site.delete(f"/localfs{folder}") == "CODE_OK", "with what is in it"
     assert site.delete("/localfs") == "CODE_INTERNAL"
+
+
+def test_the_recycle_bin(site: Raw, folder: str) -> None:
+    path = f"/localfs{folder}/file"
+
+    def in_bin(asked: str = "/localfs", **more: Any) -> list[Any]:
+        request = provider_api_pb2.ListRecycleRequest(ref=ref(asked), **more)
+        items = site.call("ListRecycle", request)[1].recycle_items
+        return [item for item in items if item.ref.path.startswith(f"/localfs{folder}/")]
+
+    def act(method: str, key: str) -> str:
+        request = getattr(provider_api_pb2, f"{method}Request")(ref=ref("/localfs"), key=key)
+        return str(site.call(method, request)[0])
+
+    assert site.put(path, b"12345") == 200
+    assert site.delete(path) == "CODE_OK"
+    (item,) = in_bin()
+    assert item.size == 5
+    old = {"from_ts": {"seconds": 1}, "to_ts": {"seconds": 2}}
+    for more in ({"key": item.key}, {"key": "none"}, old):
+        assert [one.key for one in in_bin(**more)] == [item.key], "windows and keys are ignored"
+    assert [one.key for one in in_bin(f"/localfs{folder}/none")] == [item.key], "it is the bin of all"
+
+    assert site.put(path, b"new") == 200
+    assert act("RestoreRecycleItem", item.key) == "CODE_INTERNAL", "something is there"
+    assert site.size(path) == 3
+    for method in ("PurgeRecycle", "RestoreRecycleItem"):
+        assert act(method, "none.d1") == "CODE_INTERNAL"
+    assert act("PurgeRecycle", item.key) == "CODE_OK"
+    assert in_bin() == []
+
+    for name in ("full", "empty"):
+        assert site.make(f"/localfs{folder}/{name}") == "CODE_OK"
+    assert site.put(f"/localfs{folder}/full/file", b"x") == 200
+    for name, code in (("full", "CODE_INTERNAL"), ("empty", "CODE_OK")):
+        assert site.delete(f"/localfs{folder}/{name}") == "CODE_OK"
+        (item,) = [one for one in in_bin() if one.ref.path.endswith(f"/{name}")]
+        assert act("PurgeRecycle", item.key) == code, name
+
+
+def test_two_of_one_name_within_a_millisecond(site: Raw, folder: str) -> None:
+    """One takes the other's place in the recycle bin; it is deleted all the same, and the answer says otherwise."""
+    deadline = time.monotonic() + 60
+    codes: list[str] = []
+    for number in itertools.count():
+        paths = [f"/localfs{folder}/{number}-{one}/same" for one in range(8)]
+        for path in paths:
+            assert site.make(path.rpartition("/")[0]) == "CODE_OK"
+            assert site.put(path, b"x") == 200
+        with ThreadPoolExecutor(len(paths)) as threads:
+            codes = list(threads.map(site.delete, paths))
+        assert set(codes) <= {"CODE_OK", "CODE_INTERNAL"}
+        assert [path for path in paths if site.size(path) is not None] == []
+        if "CODE_INTERNAL" in codes or time.monotonic() > deadline:
+            break
+    assert "CODE_INTERNAL" in codes
+    assert "CODE_OK" in codes
+
+
+def test_there_are_no_locks(site: Raw, folder: str) -> None:
+    path = f"/localfs{folder}/file"
+    assert site.put(path, b"x") == 200
+    lock = resources_pb2.Lock(lock_id="1", type=resources_pb2.LOCK_TYPE_EXCL)
+    assert site.call("SetLock", provider_api_pb2.SetLockRequest(ref=ref(path), lock=lock))[0] == "CODE_INTERNAL"
+    assert site.call("GetLock", provider_api_pb2.GetLockRequest(ref=ref(path)))[0] == "CODE_INTERNAL"
+    assert site.delete(path) == "CODE_OK"
 
 
 def test_the_longest_name_cannot_be_deleted(site: Raw, folder: str) -> None:

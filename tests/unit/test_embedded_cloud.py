@@ -507,6 +507,43 @@ def test_spaces_name_space(spaces: Raw) -> None:
     assert spaces.call("ListContainer", listing)[0] == "CODE_INTERNAL"
 
 
+def test_spaces_say_what_a_deleted_file_has_become(spaces: Raw) -> None:
+    assert spaces.put("f", b"12345") == 200
+    node = spaces.stat("f")[1].id.opaque_id
+    answer = spaces.call("Delete", provider_api_pb2.DeleteRequest(ref=spaces.ref("f")))[1]
+    assert answer.opaque.map["opaque_id"].value.decode() == node
+    (item,) = spaces.call("ListRecycle", provider_api_pb2.ListRecycleRequest(ref=spaces.ref("")))[1].recycle_items
+    assert (item.key, item.size) == (node, 0)
+    alone = provider_api_pb2.ListRecycleRequest(ref=spaces.ref(""), key=node)
+    assert [one.size for one in spaces.call("ListRecycle", alone)[1].recycle_items] == [5]
+    restore = provider_api_pb2.RestoreRecycleItemRequest(ref=spaces.ref(""), key=node)
+    assert spaces.call("RestoreRecycleItem", restore)[0] == "CODE_OK"
+    assert spaces.stat("f")[1].id.opaque_id == node
+    assert spaces.call("ListRecycle", alone)[0] == "CODE_INTERNAL"
+
+
+def test_spaces_locks(spaces: Raw) -> None:
+    assert spaces.put("f", b"x") == 200
+    lock = resources_pb2.Lock(lock_id="mine", type=resources_pb2.LOCK_TYPE_EXCL)
+    request = provider_api_pb2.SetLockRequest(ref=spaces.ref("f"), lock=lock)
+    look = provider_api_pb2.GetLockRequest(ref=spaces.ref("f"))
+    assert spaces.call("GetLock", look)[0] == "CODE_NOT_FOUND"
+    assert spaces.call("SetLock", request)[0] == "CODE_OK"
+    assert spaces.call("SetLock", request)[0] == "CODE_FAILED_PRECONDITION"
+    assert spaces.call("GetLock", look)[1].lock.lock_id == "mine"
+    assert spaces.delete("f") == "CODE_LOCKED"
+    assert spaces.call("InitiateFileUpload", provider_api_pb2.InitiateFileUploadRequest(ref=spaces.ref("f")))[0] == (
+        "CODE_LOCKED"
+    )
+    assert spaces.stat("f")[1].size == 1
+    theirs = provider_api_pb2.UnlockRequest(ref=spaces.ref("f"), lock=resources_pb2.Lock(lock_id="theirs"))
+    assert spaces.call("Unlock", theirs)[0] == "CODE_LOCKED"
+    held = provider_api_pb2.DeleteRequest(ref=spaces.ref("f"), lock_id="mine")
+    assert spaces.call("Delete", held)[0] == "CODE_OK"
+    assert spaces.put("f", b"x") == 200
+    assert spaces.delete("f") == "CODE_OK"
+
+
 def test_spaces_purge(spaces: Raw) -> None:
     assert spaces.put("f", b"x") == 200
     assert spaces.delete("f") == "CODE_OK"

@@ -255,8 +255,8 @@ MEANINGS = {
 
 
 def all_errors(kind: type[errors.CS3Error] = errors.CS3Error) -> set[type[errors.CS3Error]]:
-    if kind.__name__.startswith("_"):
-        return set()  # a module's own, which it catches itself
+    if kind.__name__.startswith("_") or kind.__module__.startswith("rucio_cs3.inventory."):
+        return set()  # a module's own, which it catches itself, or one that no protocol comes upon
     return {kind}.union(*(all_errors(one) for one in kind.__subclasses__()))
 
 
@@ -431,11 +431,11 @@ def test_a_missing_local_file_is_the_source_of_put(box: Box) -> None:
     assert box.files() == set()
 
 
-@pytest.mark.parametrize("script", ["code:NOT_FOUND", "code:PERMISSION_DENIED"])
-def test_put_never_speaks_of_a_missing_source_when_the_cloud_refuses(box: Box, script: str) -> None:
+@pytest.mark.parametrize(("script", "times"), [("code:NOT_FOUND", 2), ("code:PERMISSION_DENIED", 1)])
+def test_put_never_speaks_of_a_missing_source_when_the_cloud_refuses(box: Box, script: str, times: int) -> None:
     # In a folder that is there: a refusal that a missing one causes is not the last word.
     box.put("neighbour")
-    box.cloud.faults.add("gateway.InitiateFileUpload", script)
+    box.cloud.faults.add("gateway.InitiateFileUpload", script, times=times)
     with pytest.raises(exception.DestinationNotAccessible):
         box.put("f")
     assert box.files() == {"s/neighbour"}
@@ -658,12 +658,12 @@ def test_space_of_a_disk(v3: EmbeddedCloud, tmp_path: Path, monkeypatch: pytest.
 
 def test_space_without_a_limit(spaces: EmbeddedCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     box = Box(spaces, "space", tmp_path, monkeypatch)
-    total, unused = box.protocol.get_space_usage()
+    before, unused = box.protocol.get_space_usage()
     assert unused == UNLIMITED_BYTES
-    assert total < 2**63
+    assert before < 2**63
     box.put("f")
-    total, unused = box.protocol.get_space_usage()
-    assert (total - unused, unused) == (len(CONTENT), UNLIMITED_BYTES)
+    # What is used is that of the whole space, where other files may be.
+    assert box.protocol.get_space_usage() == (before + len(CONTENT), UNLIMITED_BYTES)
 
 
 def test_space_with_a_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

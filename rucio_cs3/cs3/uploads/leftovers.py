@@ -124,12 +124,13 @@ class Leftovers:
         _log.warning("%s: could not remove the unfinished upload %s: %s", self._endpoint.name, reference, error)
 
 
-def _repeated(remove: Callable[[], None]) -> None:
+def _repeated(remove: Callable[[], object]) -> None:
     """Call until it works, or fails for good, or for too long."""
     undo_by = time.monotonic() + _UNDO_S
     while True:
         try:
-            return remove()
+            remove()
+            return
         except _SOON:
             if time.monotonic() >= undo_by:
                 raise

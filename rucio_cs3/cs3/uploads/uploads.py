@@ -165,8 +165,9 @@ class Uploads:
             raise
         except errors.CS3Error:
             raise error from None
-        # Where it is there by now, somebody else has made it meanwhile: such an answer may have been about its absence.
-        return made or not isinstance(error, errors.ServerFault)
+        # Where it is there by now, somebody else has made it meanwhile, and the ticket was refused for its absence.
+        refused = error.operation == "InitiateFileUpload" and not isinstance(error, errors.ServerFault)
+        return made or refused
 
     # -- landing on a hidden sibling (the CERNBox line) ---------------------------------------------------
 

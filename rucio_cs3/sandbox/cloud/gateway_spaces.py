@@ -16,10 +16,12 @@ from typing import Any, TypeVar
 
 from cs3.gateway.v1beta1 import gateway_api_pb2
 from cs3.storage.provider.v1beta1 import provider_api_pb2, resources_pb2, spaces_api_pb2
-from cs3.types.v1beta1 import types_pb2
 
 from rucio_cs3.sandbox.cloud.gateway import Gateway, opaque, opaque_text
+from rucio_cs3.sandbox.cloud.locks import Locks
+from rucio_cs3.sandbox.cloud.recycling import SpacesRecycling
 from rucio_cs3.sandbox.cloud.rpc import OK, Call, Login, Method, Refusal, status
+from rucio_cs3.sandbox.cloud.state import CloudState
 from rucio_cs3.sandbox.cloud.tree import Digests, Entry, OutsideTree, Tree
 
 CHECKSUMS_KEY = "http://owncloud.org/ns/checksums"
@@ -47,6 +49,10 @@ class _Place:
 class GatewaySpaces(Gateway):
     """Storage methods over one personal space for each user."""
 
+    def __init__(self, state: CloudState) -> None:
+        super().__init__(state)
+        self._locks = Locks(self._node_id)
+
     def methods(self) -> dict[str, Method]:
         return {
             **super().methods(),
@@ -63,9 +69,8 @@ class GatewaySpaces(Gateway):
             "GetHome": self.get_home,
             "SetArbitraryMetadata": self.set_arbitrary_metadata,
             "UnsetArbitraryMetadata": self.unset_arbitrary_metadata,
-            "ListRecycle": self.list_recycle,
-            "RestoreRecycleItem": self.restore_recycle_item,
-            "PurgeRecycle": self.purge_recycle,
+            **self._locks.methods(),
+            **SpacesRecycling(self._spot, self._looking).methods(),
         }
 
     def check_login(self, call: Call) -> None:
@@ -202,11 +207,17 @@ class GatewaySpaces(Gateway):
 
     def delete(self, request: Any, call: Call) -> Any:
         place = self.place(request.ref, call)
-        if self._entry(place).busy:
+        entry = self._entry(place)
+        if entry.busy:
             # OpenCloud: while post-processing holds the file.
             raise Refusal("TOO_EARLY", "resource is processing")
-        place.tree.delete(place.relative, key=str(uuid.uuid4()), deleted_ms=time.time_ns() // 1_000_000)
-        return self.plain("DeleteResponse")
+        self._locks.check(entry.node_id, request.lock_id)
+        self._looking(
+            lambda: place.tree.delete(place.relative, key=entry.node_id, deleted_ms=time.time_ns() // 1_000_000)
+        )
+        self._locks.forget(entry.node_id)
+        # The deleted node's id, which is its key in the bin, too (code: storageprovider.go, decomposedfs/tree.go).
+        return provider_api_pb2.DeleteResponse(status=status(OK), opaque=opaque({"opaque_id": entry.node_id}))
 
     def move(self, request: Any, call: Call) -> Any:
         source, destination = self.place(request.source, call), self.place(request.destination, call)
@@ -221,6 +232,8 @@ class GatewaySpaces(Gateway):
         place = self.place(request.ref, call, foreign="PERMISSION_DENIED")
         tree, relative = place.tree, place.relative
         existing = self._entry(place) if tree.exists(relative) else None
+        if existing is not None:
+            self._locks.check(existing.node_id, request.lock_id)
         if existing is not None and existing.is_directory:
             raise Refusal("FAILED_PRECONDITION", "resource is not a file")
         if existing is not None and request.WhichOneof("options") == "if_not_exist" and request.if_not_exist:
@@ -283,10 +296,11 @@ class GatewaySpaces(Gateway):
 
     def get_quota(self, request: Any, call: Call) -> Any:
         place = self.place(request.ref, call)
-        # OpenCloud: the size of the named folder's tree; total 0 and remaining 2^64-1 mean "no limit".
+        # OpenCloud: the size of the named folder's tree; total 0 and remaining 2^64-1 mean "no limit". What remains is
+        # the space's limit without that tree (opencloud-eu/reva ffb022b, decomposedfs.go, calculateTotalUsedRemaining).
         used = self._looking(lambda: place.tree.used_bytes(place.relative))
         limit = self.state.quota_bytes
-        remaining = _UNLIMITED if limit is None else max(limit - place.tree.used_bytes(), 0)
+        remaining = _UNLIMITED if limit is None else max(limit - used, 0)
         return provider_api_pb2.GetQuotaResponse(
             status=status(OK),
             total_bytes=limit or 0,
@@ -313,33 +327,6 @@ class GatewaySpaces(Gateway):
         place.tree.unset_metadata(place.relative, request.arbitrary_metadata_keys)
         return self.plain("UnsetArbitraryMetadataResponse")
 
-    def list_recycle(self, request: Any, call: Call) -> Any:
-        # OpenCloud: any reference in the space lists the space's whole bin.
-        place = self.place(request.ref, call)
-        response = provider_api_pb2.ListRecycleResponse(status=status(OK))
-        for item in place.tree.recycled():
-            kind = "CONTAINER" if item.is_directory else "FILE"
-            added = response.recycle_items.add(
-                key=item.key,
-                # OpenCloud decomposedfs: 0 for files.
-                size=item.size if item.is_directory else 0,
-                type=resources_pb2.ResourceType.Value(f"RESOURCE_TYPE_{kind}"),
-                deletion_time=types_pb2.Timestamp(seconds=item.deleted_ms // 1000),
-            )
-            added.ref.path = f"/{item.relative}"
-        return response
-
-    def restore_recycle_item(self, request: Any, call: Call) -> Any:
-        place = self.place(request.ref, call)
-        target = self.place(request.restore_ref, call).relative if request.HasField("restore_ref") else None
-        self._looking(lambda: place.tree.restore(request.key, target))
-        return self.plain("RestoreRecycleItemResponse")
-
-    def purge_recycle(self, request: Any, call: Call) -> Any:
-        place = self.place(request.ref, call)
-        self._looking(lambda: place.tree.purge(request.key or None))
-        return self.plain("PurgeRecycleResponse")
-
     @staticmethod
     def _declared_size(request: Any) -> int:
         text = opaque_text(request, "Upload-Length")
@@ -359,6 +346,13 @@ class GatewaySpaces(Gateway):
         if algorithm not in {"sha1", "md5", "adler32"} or not digits or " " in digits:
             raise Refusal("INVALID_ARGUMENT", f"unsupported checksum {algorithm!r}")
         return algorithm, digits
+
+    def _spot(self, reference: Any, call: Call) -> tuple[Tree, str]:
+        place = self.place(reference, call)
+        return place.tree, place.relative
+
+    def _node_id(self, reference: Any, call: Call) -> str:
+        return self._entry(self.place(reference, call)).node_id
 
     def _entry(self, place: _Place) -> Entry:
         return self._looking(lambda: place.tree.entry(place.relative))

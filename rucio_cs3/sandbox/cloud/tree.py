@@ -7,6 +7,7 @@ Read next: ``uploads.py`` (how bytes come in), ``gateway_v3.py``.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -15,7 +16,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 BLOCK_BYTES = 1 << 20
@@ -305,13 +306,19 @@ class Tree:
     def delete(self, relative: str, *, key: str, deleted_ms: int) -> None:
         """Move a resource, with all below it, to the recycle bin.
 
-        :raises OSError: as :meth:`entry`.
+        :raises OSError: as :meth:`entry`; FileExistsError after it was done, where the key was taken.
         """
         relative = self.clean(relative)
         with self.lock:
             entry = self.entry(relative)
             entry.path.rename(self._bin / key)
             self._forget(relative)
+            standing = self._recycled.get(key)
+            if standing is not None:
+                # Reva v3.12.1 local: two of one name within a millisecond have one key. The later takes the earlier's
+                # place, under the earlier's path, and the answer is INTERNAL.
+                self._recycled[key] = replace(standing, size=entry.size)
+                raise FileExistsError(errno.EEXIST, key)
             self._recycled[key] = RecycledItem(
                 key=key,
                 relative=relative,
@@ -337,21 +344,38 @@ class Tree:
                 raise FileExistsError(str(target))
             (self._bin / key).rename(target)
             del self._recycled[key]
+            if not self._by_path:
+                # It is the same resource as before.
+                self.attributes(item.relative if relative is None else relative).node_id = key
+
+    def recycled_bytes(self, key: str) -> int:
+        """Bytes of a file in the recycle bin, or of all files in a folder there.
+
+        :raises KeyError: no such item.
+        """
+        with self.lock:
+            place = self._bin / self._recycled[key].key
+            files = [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
+            return sum(path.stat().st_size for path in files)
 
     def purge(self, key: str | None) -> None:
         """Remove one item of the recycle bin for good, or all.
 
         :raises KeyError: no such item.
+        :raises OSError: as the ``local`` driver of Reva v3.12.1 where trees go by path: a folder that is not empty.
         """
         with self.lock:
             keys = list(self._recycled) if key is None else [key]
             for one in keys:
-                item = self._recycled.pop(one)
+                item = self._recycled[one]
                 place = self._bin / one
-                if item.is_directory:
-                    shutil.rmtree(place)
-                else:
+                if not item.is_directory:
                     place.unlink()
+                elif self._by_path and key is not None:
+                    place.rmdir()
+                else:
+                    shutil.rmtree(place)
+                del self._recycled[one]
 
     def _below(self, relative: str) -> list[str]:
         return [path for path in self._attributes if path == relative or path.startswith(f"{relative}/")]
