@@ -180,6 +180,12 @@ class HTTPClient:
         """Close idle connections."""
         self._connections.close()
 
+    def break_off(self) -> None:
+        """Break the connections of all requests under way, from whatever thread: each fails as one whose connection
+        broke (TransferInterrupted). For a process that is about to end.
+        """
+        self._connections.break_off()
+
     @contextlib.contextmanager
     def request(
         self,

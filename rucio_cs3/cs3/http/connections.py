@@ -109,6 +109,8 @@ class Connections:
     def __init__(self, dial: Callable[[Origin], socket.socket]) -> None:
         self._dial = dial
         self._kept: dict[Origin, collections.deque[Connection]] = {}
+        #: Those with an exchange under way.
+        self._busy: set[Connection] = set()
         self._pid = os.getpid()
         self._look_at = 0.0
         self._closed = False
@@ -119,6 +121,12 @@ class Connections:
         for kept in list(self._kept.values()):
             while kept:
                 _close_oldest(kept)
+
+    def break_off(self) -> None:
+        """Break all that have an exchange under way, from another thread: whoever waits for one waits no longer."""
+        for connection in list(self._busy):
+            if connection.is_ours():
+                connection.break_off()
 
     def exchange(self, origin: Origin, request: Request) -> Exchange:
         """Send a request and read the head of its answer.
@@ -142,10 +150,12 @@ class Connections:
         return self._on(Connection(self._dial(origin)), origin, request)
 
     def _on(self, connection: Connection, origin: Origin, request: Request) -> Exchange:
+        self._busy.add(connection)
         try:
             head, whole = connection.ask(request)
             body = Body(connection.reader, head, request.method)
         except BaseException:
+            self._busy.discard(connection)
             connection.close()
             raise
         return Exchange(
@@ -159,6 +169,7 @@ class Connections:
         )
 
     def _done(self, connection: Connection, origin: Origin, body: Body, *, whole: bool) -> None:
+        self._busy.discard(connection)
         if not (whole and body.complete and body.keeps_connection and not self._closed and connection.is_ours()):
             connection.close()
             return
@@ -251,6 +262,10 @@ class Connection:
     def close(self) -> None:
         """Idempotent."""
         self.reader.close()
+
+    def break_off(self) -> None:
+        """Break it, from another thread than the one that uses it, which then closes it."""
+        self._wire.break_off()
 
     def hurry(self, silence_s: float) -> None:
         """Wait no longer than this for what is still to come of an answer, in seconds."""

@@ -5,6 +5,7 @@ Knows no HTTP; :mod:`rucio_cs3.cs3.http.connections` speaks that on it.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import select
 import socket
@@ -74,6 +75,12 @@ class Wire(io.RawIOBase):
     def close(self) -> None:
         self._sock.close()
         super().close()
+
+    def break_off(self) -> None:
+        """End all waiting for it, in whatever thread; what is asked of it then fails."""
+        with contextlib.suppress(OSError):  # closed meanwhile
+            # Past TLS, which another thread may be in the middle of.
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
     def wait(self, events: int, seconds: float) -> int:
         """Wait until the socket can be read or written; 0 is that it could not."""
