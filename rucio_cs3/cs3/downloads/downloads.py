@@ -20,12 +20,14 @@ from rucio_cs3.cs3.checksums import HEX_DIGITS
 from rucio_cs3.cs3.config import Endpoint
 from rucio_cs3.cs3.data_gateway import DataGateway
 from rucio_cs3.cs3.downloads import part_files
+from rucio_cs3.cs3.downloads.endings import TEMPORARY, NoRanges, Stopped, VersionMoved
 from rucio_cs3.cs3.downloads.part_files import ResumableFile
 from rucio_cs3.cs3.downloads.ranges import Block, RangeSupport, Row, row_for, worthwhile_streams
-from rucio_cs3.cs3.downloads.reading import TEMPORARY, NoRanges, Reading, Stopped, VersionMoved
+from rucio_cs3.cs3.downloads.reading import Reading
 from rucio_cs3.cs3.gateway import Gateway
 from rucio_cs3.cs3.local_files import PartWriter, SafeFile
 from rucio_cs3.cs3.namespace import Namespace
+from rucio_cs3.cs3.random_access import RandomAccessFile
 from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.remote_file import RemoteFile
 from rucio_cs3.cs3.resources import FileInfo, Ticket
@@ -78,6 +80,14 @@ class Downloads:
         """
         return self._reading(info, (), idle_timeout_s, None).whole()
 
+    def open_seekable(self, info: FileInfo) -> RandomAccessFile:
+        """A file to read at any position; nothing is asked for before that."""
+        return RandomAccessFile(info, lambda: self._reading(info, (), None, None), self._support)
+
+    def serves_ranges(self, info: FileInfo) -> bool:
+        """Whether the server has ranges: what is known, or a question for the file's first byte."""
+        return self._reading(info, (), None, None).serves_ranges()
+
     def save(self, reference: Reference, local_path: Path, options: Options) -> tuple[int, dict[str, str]]:
         """Bring a file to the local disk; see :meth:`rucio_cs3.cs3.storage.CS3Storage.download`.
 
@@ -105,19 +115,26 @@ class Downloads:
         raise _replaced(info)
 
     def digest(
-        self, info: FileInfo, algorithms: Collection[str], *, idle_timeout_s: float | None = None
+        self,
+        info: FileInfo,
+        algorithms: Collection[str],
+        *,
+        idle_timeout_s: float | None = None,
+        progress: Progress | None = None,
     ) -> dict[str, str]:
         """Checksums of all bytes of a file as the data gateway sends them: a read of the whole file.
 
         :raises SizeMismatch: when not as many bytes come as the server says the file has.
         """
+        counted = _Counted(progress)
         for _ in range(VERSIONS_MAX):
-            reading = self._reading(info, (), idle_timeout_s, None)
+            reading = self._reading(info, (), idle_timeout_s, counted)
             whole = Block(0, info.size, algorithms)
             try:
                 reading.fill(whole, lambda position, piece: None)
                 reading.confirm()
             except VersionMoved as moved:
+                counted.take_back()
                 info = self._checked(moved.info)
                 continue
             return whole.digests.hexdigests()

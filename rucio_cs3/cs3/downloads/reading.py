@@ -13,10 +13,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.data_gateway import DataGateway
+from rucio_cs3.cs3.downloads.endings import FINAL, TEMPORARY, NoRanges, Stopped, VersionMoved, same_version
 from rucio_cs3.cs3.downloads.ranges import Block, ContentRange, Patience, RangeSupport, is_strong
 from rucio_cs3.cs3.gateway import Gateway
 from rucio_cs3.cs3.http.client import Answer, http_error
@@ -27,48 +28,14 @@ from rucio_cs3.cs3.streams import CHUNK_BYTES, Progress
 
 _log = logging.getLogger(__name__)
 
-#: Errors after which the same file may be had a moment later.
-TEMPORARY = (
-    errors.TransferInterrupted,
-    errors.DeadlineExceeded,
-    errors.Unavailable,
-    errors.Throttled,
-    errors.TooEarly,
-)
 
-#: Errors that no look at the file explains.
-_FINAL = (
-    errors.NotFound,  # said by a look itself
-    errors.AccessDenied,
-    errors.Unauthenticated,
-    errors.ProtocolViolation,
-    errors.ConfigurationError,
-    errors.LocalError,
-)
-
-
-class VersionMoved(Exception):
-    """Another version of the file is there now.
-
-    :param info: it.
-    """
-
-    def __init__(self, info: FileInfo) -> None:
-        super().__init__("another version is there now")
-        self.info = info
-
-
-class NoRanges(Exception):
-    """The server gave the whole file, or nothing (416), where it was asked for a range."""
-
-
-class Stopped(Exception):
-    """Another thread of the same download has ended it."""
-
-
-def same_version(one: FileInfo, other: FileInfo) -> bool:
-    """Whether two looks saw the same content, as far as metadata tell."""
-    return (one.size, one.etag, one.mtime_s) == (other.size, other.etag, other.mtime_s)
+def _outcome(attempt: Generator[object, None, errors.CS3Error | None]) -> errors.CS3Error | None:
+    """Run an attempt to its end; nobody wants the bytes."""
+    while True:
+        try:
+            next(attempt)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
 
 
 class Reading:
@@ -104,6 +71,7 @@ class Reading:
         self._etag = ""
         self._answers = 0
         self._unpinned = False
+        self._heads = 0
         #: Called whenever bytes have been written, before they are counted; by one thread at a time.
         self.note: Callable[[], None] | None = None
 
@@ -119,11 +87,23 @@ class Reading:
         :raises NotFound: when the file is gone.
         :raises Stopped: when :meth:`stop` was called.
         """
+        # Closed at once where ``write`` fails, and with it the answer.
+        with contextlib.closing(self.pieces(block)) as pieces:
+            for position, piece in pieces:
+                write(position, piece)
+
+    def pieces(self, block: Block) -> Generator[tuple[int, memoryview], None, None]:
+        """What is missing of a block, piece by piece: its position in the file, and bytes that are valid only until the
+        next. Nothing is asked for before the first is wanted; whoever wants no more closes the generator.
+
+        Where the server has no ranges, and the block is the whole file, it may begin again with position 0. Errors are
+        those of :meth:`fill`.
+        """
         patience = Patience(block.position)
         buffer = memoryview(bytearray(min(CHUNK_BYTES, block.end - block.position) or 1))
         while True:
             try:
-                error = self._attempt(block, write, buffer)
+                error = yield from self._attempt(block, buffer)
             except NoRanges:
                 self._support.seen(False)
                 if not self._is_whole(block):
@@ -133,6 +113,12 @@ class Reading:
             if error is None:
                 return
             self._consider(error, block, patience)
+
+    @property
+    def latest(self) -> tuple[int, str]:
+        """How many answers have come for this version so far, and the etag of the last; empty where it had none."""
+        with self._lock:
+            return self._heads, self._etag
 
     def whole(self) -> RemoteFile:
         """All bytes of the file to read from, by one GET for each beginning; what breaks off is the reader's to see."""
@@ -171,7 +157,7 @@ class Reading:
         if self._support.known is None:
             probe = Block(0, 1)
             try:
-                error = self._attempt(probe, lambda position, piece: None, memoryview(bytearray(1)), count=False)
+                error = _outcome(self._attempt(probe, memoryview(bytearray(1)), count=False))
             except NoRanges:
                 self._support.seen(False)
             else:
@@ -201,11 +187,11 @@ class Reading:
     # -- one answer ----------------------------------------------------------------------------------------
 
     def _attempt(
-        self, block: Block, write: Callable[[int, memoryview], None], buffer: memoryview, *, count: bool = True
-    ) -> errors.CS3Error | None:
+        self, block: Block, buffer: memoryview, *, count: bool = True
+    ) -> Generator[tuple[int, memoryview], None, errors.CS3Error | None]:
         """One GET for the rest of a block.
 
-        :returns: what the site or the network did wrong; None when all has come. Errors of ``write`` are raised.
+        :returns: what the site or the network did wrong; None when all has come.
         """
         first, end = block.position, block.end
         whole = first == 0 and end == self.info.size
@@ -230,7 +216,7 @@ class Reading:
                 if not length:
                     return None
                 piece = buffer[:length]
-                write(block.position, piece)
+                yield block.position, piece
                 block.digests.update(piece)
                 if count:
                     self.moved(length)
@@ -300,6 +286,7 @@ class Reading:
         with self._lock:
             begun = self._etag if not whole else ""
             self._etag = etag
+            self._heads += 1
             # A whole answer follows nothing.
             self._answers = 1 if whole else self._answers + 1
             self._unpinned = not etag or (self._unpinned and not whole)
@@ -336,7 +323,7 @@ class Reading:
 
         :raises CS3Error: when it is not worth it.
         """
-        if isinstance(error, _FINAL):
+        if isinstance(error, FINAL):
             raise error
         temporary = isinstance(error, TEMPORARY)
         if temporary:
