@@ -18,13 +18,20 @@ import json, sys
 from rucio.client import Client
 client = Client()
 for rse in json.load(sys.stdin):
-    client.add_rse(rse["name"])
+    client.add_rse(rse["name"], deterministic=rse["deterministic"])
     client.add_protocol(rse["name"], rse["protocol"])
     for key, value in rse["attributes"].items():
         client.add_rse_attribute(rse["name"], key, value)
     client.set_local_account_limit("root", rse["name"], -1)
     for other in rse["from"]:
         client.add_distance(other, rse["name"], {"distance": 1})
+"""
+
+_ASK = """
+import json, sys
+from rucio.client import Client
+method, *arguments = json.load(sys.stdin)
+getattr(Client(), method)(*arguments)
 """
 
 _DOMAINS = {
@@ -50,11 +57,18 @@ class RecordedRucio(RucioSite):
         self.accounts.update(accounts)
         super().set_rse_accounts(self.accounts)
 
-    def add_rses(self, *rses: Rse, attributes: Mapping[str, str] | None = None, sources: Sequence[str] = ()) -> None:
+    def add_rses(
+        self,
+        *rses: Rse,
+        attributes: Mapping[str, str] | None = None,
+        sources: Sequence[str] = (),
+        deterministic: bool = True,
+    ) -> None:
         """Add RSEs with their first users' passwords.
 
         :param attributes: of each.
         :param sources: RSEs that transfers to these may come from.
+        :param deterministic: whether Rucio computes the places of files there, or keeps a path for each.
         """
         self.set_rse_accounts({rse.name: rse.account() for rse in rses})
         told = [
@@ -63,12 +77,18 @@ class RecordedRucio(RucioSite):
                 "protocol": {**rse.protocol(), "domains": _DOMAINS},
                 "attributes": dict(attributes or {}),
                 "from": list(sources),
+                "deterministic": deterministic,
             }
             for rse in rses
         ]
         for one in told:
             one["protocol"]["port"] = int(one["protocol"]["port"])  # type: ignore[index]
         self._run([sys.executable, "-c", _ADD_RSES], self.environment, timeout_s=120.0, given=json.dumps(told))
+
+    def ask(self, method: str, *arguments: object) -> None:
+        """Call a method of Rucio's client as root."""
+        told = json.dumps([method, *arguments])
+        self._run([sys.executable, "-c", _ASK], self.environment, timeout_s=120.0, given=told)
 
     def replica_states(self, scope: str) -> dict[tuple[str, str], str]:
         """(RSE, name) -> state of the replica: A available, C copying, U unavailable, B being deleted, D bad."""
