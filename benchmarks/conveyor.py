@@ -39,7 +39,8 @@ from rucio_cs3.sandbox.story import Rse, hash_path
 
 SCOPE = "bench"
 
-_DATASET = """
+#: A program that gives Rucio files and a rule for each 200 of them; what it is told is in the file that it is given.
+DATASET = """
 import json, sys
 from rucio.client import Client
 client = Client()
@@ -205,7 +206,7 @@ class _Bench:
         told = self._rucio.directory / "told.json"
         told.write_text(json.dumps(["SOURCE", "DESTINATION", SCOPE, f"set-{self._number}", described]))
         environment = {**os.environ, **self._rucio.environment}
-        subprocess.run([sys.executable, "-c", _DATASET, str(told)], env=environment, check=True)
+        subprocess.run([sys.executable, "-c", DATASET, str(told)], env=environment, check=True)
         while self._rucio.query("SELECT COUNT(*) FROM requests WHERE state = 'Q'")[0][0]:
             self._rucio.conveyor("submitter")
         threads, files = str(self._options.concurrency), str(self._options.files)

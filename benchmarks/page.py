@@ -89,6 +89,7 @@ def _head(figures: Figures) -> str:
 Uploads and downloads of this package beside what people use today, on one {_cloud(figures)}.
 The page is made by
 
+<!-- not run: it takes a quarter of an hour -->
 ```bash
 python benchmarks/data_path.py --json figures.json --write docs/benchmarks.md
 ```

@@ -28,7 +28,7 @@ from rucio_cs3.cs3.login.providers import (
 from rucio_cs3.cs3.login.secret import Secret, expanded, refuse_open_file
 
 #: Secrets; each may be given as a file instead, by the same key with ``_file`` behind it.
-_SECRETS = ("password", "token", "api_key", "secret", "link", "link_password", "client_secret", "subject_token")
+SECRETS = ("password", "token", "api_key", "secret", "link", "link_password", "client_secret", "subject_token")
 
 #: What an entry may hold.
 KEYS = (
@@ -45,7 +45,7 @@ KEYS = (
     "audience",
     "scope",
     "ca_bundle",
-    *(key for secret in _SECRETS for key in (secret, f"{secret}_file")),
+    *(key for secret in SECRETS for key in (secret, f"{secret}_file")),
 )
 
 #: What stands for the name of the Rucio account in the user name of a ``machine`` login.
@@ -111,7 +111,7 @@ def is_ours(values: Mapping[str, Any]) -> bool:
 
 def holds_secret(values: Mapping[str, Any]) -> bool:
     """Whether an entry has a secret as a value, and not only the name of a file that has it."""
-    return any(values.get(key) for key in _SECRETS)
+    return any(values.get(key) for key in SECRETS)
 
 
 def refuse_open(path: Path, status: os.stat_result, entry: Mapping[str, Any]) -> None:

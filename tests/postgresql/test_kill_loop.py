@@ -35,7 +35,7 @@ DRAIN_S = 150.0
 
 #: Seconds of killing, and how many copies have to have been begun again by it; a busy machine gets more time.
 LEAST_KILLING_S = 40.0
-MOST_KILLING_S = 150.0
+MOST_KILLING_S = 300.0
 LEAST_BEGUN_AGAIN = 4
 
 
