@@ -17,7 +17,7 @@ from rucio_cs3 import rse_logins, settings
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.config import Endpoint
 from rucio_cs3.cs3.login.providers import CredentialProvider
-from rucio_cs3.cs3.reference import MountRoot, Reference
+from rucio_cs3.cs3.reference import SCHEMES, MountRoot, Reference
 
 if TYPE_CHECKING:
     from rucio_cs3.cs3.storage import CS3Storage
@@ -117,6 +117,17 @@ class Place:
         """
         return Place(self.cloud, self.reference.child(name))
 
+    def refuse_whole(self, deed: str) -> None:
+        """
+        :param deed: what is not done to it, such as ``deleted``.
+        :raises InvalidRequest: when it is the folder that the cloud's name stands for, one above it, or the root.
+        """
+        folder = self.cloud.folder.path
+        if self.reference.path and not f"{folder}/".startswith(f"{self.reference.path}/"):
+            return
+        what = f"the folder of {self.cloud.name}, or one above it" if self.reference.path else "the root of the storage"
+        raise errors.InvalidRequest(f"is {what}, and is never {deed} here", target=self.shown)
+
     def __str__(self) -> str:
         return self.shown
 
@@ -171,11 +182,20 @@ def from_file(name: str) -> Cloud | None:
     return None if section is None else from_settings(name, section, where=f"section [{name}] of {clouds_file()}")
 
 
-def with_url(url: str) -> Iterator[Cloud]:
-    """Those clouds of the file that a URL may be in: on its host and port, and below its WebDAV base."""
+def with_url(url: str, *, faults: list[errors.CS3Error] | None = None) -> Iterator[Cloud]:
+    """Those clouds of the file that a URL may be in: on its host and port, and below its WebDAV base. A section with a
+    mistake in it is passed over.
+
+    :param faults: gets the mistakes.
+    """
     for name, section in configured().items():
-        if _host(section.get("url", "")) == _host(url):
-            cloud = from_settings(name, section, where=f"section [{name}] of {clouds_file()}")
+        if _server(section.get("url", "")) == _server(url):
+            try:
+                cloud = from_settings(name, section, where=f"section [{name}] of {clouds_file()}")
+            except errors.CS3Error as error:
+                if faults is not None:
+                    faults.append(error)
+                continue
             try:
                 cloud.endpoint.webdav.reference(url)
             except errors.InvalidReference:
@@ -196,6 +216,7 @@ def from_settings(name: str, values: Mapping[str, Any], *, where: str) -> Cloud:
     if unknown:
         raise errors.ConfigurationError(f"{where}: there is no key {unknown[0]}; see docs/files.md")
     url = str(values.get("url") or "")
+    refuse_userinfo(url, f"{where}: url")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or 0
@@ -212,7 +233,7 @@ def from_settings(name: str, values: Mapping[str, Any], *, where: str) -> Cloud:
     endpoint = settings.endpoint(chosen, protocol)
     try:
         provider = rse_logins.provider(values, _no_account)
-        folder = endpoint.webdav.reference(f"{parts.scheme}://{host}:{port}{settings.prefix_path(protocol)}")
+        folder = endpoint.webdav.reference(folder_url(protocol))
     except (errors.ConfigurationError, errors.InvalidReference) as error:
         raise errors.ConfigurationError(f"{where}: {error.message}") from None
     return Cloud(name=name, endpoint=endpoint, provider=provider, folder=folder, scheme=parts.scheme)
@@ -222,8 +243,29 @@ def _no_account() -> str:
     raise errors.ConfigurationError("users needs a Rucio account, which only an RSE has; give a username")
 
 
-def _host(url: str) -> str | None:
+def folder_url(protocol: Mapping[str, Any]) -> str:
+    """The URL of what a protocol of an RSE has as its prefix.
+
+    :param protocol: ``scheme``, ``hostname``, ``port`` and ``prefix``, as Rucio names them.
+    """
+    return f"{protocol['scheme']}://{protocol['hostname']}:{protocol['port']}{settings.prefix_path(protocol)}"
+
+
+def refuse_userinfo(url: str, what: str) -> None:
+    """
+    :param what: what messages call the URL, which they do not repeat.
+    :raises ConfigurationError: when it has a user name or password in it, as ``https://user:password@host/``.
+    """
+    # By hand: the URL may be none, and its error would repeat it.
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        raise errors.ConfigurationError(f"{what} has a user name or password in it; give the login apart")
+
+
+def _server(url: str) -> tuple[str, int] | None:
+    """Host and port that a URL is at; None where that cannot be told."""
     try:
-        return urlsplit(url).hostname
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
     except ValueError:
         return None
+    return (host, port or (443 if SCHEMES.get(parts.scheme, True) else 80)) if host else None

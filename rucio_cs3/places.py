@@ -20,7 +20,6 @@ from rucio_cs3 import clouds
 from rucio_cs3.clouds import Cloud, Place
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.config import Endpoint
-from rucio_cs3.settings import prefix_path
 
 
 def find(text: str, *, rse: str | None = None) -> Place:
@@ -31,6 +30,7 @@ def find(text: str, *, rse: str | None = None) -> Place:
     :raises InvalidReference: when the path is none, or outside of the cloud.
     """
     if "://" in text:
+        clouds.refuse_userinfo(text, "the URL")
         cloud = _at(text) if rse is None else find_cloud(rse, url=text)
         return Place(cloud, cloud.endpoint.webdav.reference(text))
     if rse is not None:
@@ -41,6 +41,35 @@ def find(text: str, *, rse: str | None = None) -> Place:
             f"{text!r} names no cloud; write NAME:path, NAME being an RSE, or use --rse NAME"
         )
     return find_cloud(name).place(path)
+
+
+def find_rse(text: str) -> Place:
+    """As :func:`find`, for what only an RSE can be used for: the clouds file is passed over, whatever it names."""
+    if "://" in text:
+        clouds.refuse_userinfo(text, "the URL")
+        cloud = max(_rses_with_url(text), key=lambda one: _fit(one, text), default=None)
+        if cloud is None:
+            raise errors.ConfigurationError(f"no RSE of Rucio has a URL that {text} is below")
+        return Place(cloud, cloud.endpoint.webdav.reference(text))
+    name, _, path = text.partition(":")
+    if not name or "/" in name:
+        raise errors.ConfigurationError(f"{text!r} names no RSE; write RSE:path")
+    try:
+        return _of_rse(name, None).place(path)
+    except errors.ConfigurationError as error:
+        missing = f"there is no section [{name}] in {clouds.clouds_file()}, and "
+        if not error.message.startswith(missing) or not _is_section(name):
+            raise
+        raise errors.ConfigurationError(
+            f"{name} is a section of the clouds file, and only an RSE has replicas; {error.message[len(missing) :]}"
+        ) from error
+
+
+def _is_section(name: str) -> bool:
+    try:
+        return clouds.from_file(name) is not None
+    except errors.CS3Error:
+        return False
 
 
 def find_cloud(name: str, *, url: str | None = None) -> Cloud:
@@ -56,11 +85,14 @@ def _at(url: str) -> Cloud:
     """The cloud that a URL is at, with the nearest folder: of the clouds file, else of Rucio's RSEs. Each RSE is looked
     at, which takes a request in a client where Rucio's cache does not know it.
     """
-    candidates = list(clouds.with_url(url)) or list(_rses_with_url(url))
+    faults: list[errors.CS3Error] = []
+    candidates = list(clouds.with_url(url, faults=faults)) or list(_rses_with_url(url))
     found = max(candidates, key=lambda cloud: _fit(cloud, url), default=None)
     if found is None:
         raise errors.ConfigurationError(
             f"no section of {clouds.clouds_file()} and no RSE of Rucio has a URL that {url} is below"
+            # Of one at the same host and port nobody knows whether it would have been the right one.
+            + (f"; {faults[0].message}" if faults else "")
         )
     return found
 
@@ -72,7 +104,7 @@ def _fit(cloud: Cloud, url: str) -> int:
 
 
 def _rses_with_url(url: str) -> Iterator[Cloud]:
-    for name in _names_of_rses():
+    for name in names_of_rses():
         try:
             cloud = _of_rse(name, url)
         except errors.ConfigurationError:
@@ -84,7 +116,7 @@ def _rses_with_url(url: str) -> Iterator[Cloud]:
 def _of_rse(name: str, url: str | None) -> Cloud:
     # Late: Rucio reads its configuration when it is imported, and who has no Rucio needs none of this.
     try:
-        from rucio.common.exception import RSENotFound, RucioException
+        from rucio.common.exception import ConfigNotFound, RSENotFound, RucioException
         from rucio.rse import rsemanager
     except ImportError as exc:
         raise errors.ConfigurationError(
@@ -93,7 +125,7 @@ def _of_rse(name: str, url: str | None) -> Cloud:
     except Exception as exc:
         # Rucio's imports read its configuration, and raise what that makes of it.
         raise errors.ConfigurationError(
-            f"there is no section [{name}] in {clouds.clouds_file()}, and Rucio cannot be used here: {exc}"
+            f"there is no section [{name}] in {clouds.clouds_file()}, and Rucio cannot be used here: {_one_line(exc)}"
         ) from exc
     from rucio_cs3 import partners, rse_credentials, rses
 
@@ -108,7 +140,7 @@ def _of_rse(name: str, url: str | None) -> Cloud:
             name=name,
             endpoint=endpoint,
             provider=rse_credentials.credentials(settings, session=_session(settings, protocol)),
-            folder=endpoint.webdav.reference(_url_of(protocol)),
+            folder=endpoint.webdav.reference(clouds.folder_url(protocol)),
             scheme=protocol["scheme"],
             rse=settings,
             protocol=protocol,
@@ -118,8 +150,12 @@ def _of_rse(name: str, url: str | None) -> Cloud:
             f"there is no section [{name}] in {clouds.clouds_file()}, and Rucio knows no RSE {name}; "
             "rucio rse list shows all"
         ) from None
+    except ConfigNotFound:
+        raise errors.ConfigurationError(
+            f"there is no section [{name}] in {clouds.clouds_file()}, and Rucio has no configuration here (rucio.cfg)"
+        ) from None
     except RucioException as exc:
-        raise errors.ConfigurationError(f"Rucio cannot be asked about RSE {name}: {exc}") from exc
+        raise errors.ConfigurationError(f"Rucio cannot be asked about RSE {name}: {_one_line(exc)}") from exc
 
 
 def _session(settings: Mapping[str, Any], protocol: Mapping[str, Any]) -> Any:
@@ -144,13 +180,13 @@ def _holds(endpoint: Endpoint, url: str) -> bool:
     return True
 
 
-def _url_of(protocol: Mapping[str, Any]) -> str:
-    return f"{protocol['scheme']}://{protocol['hostname']}:{protocol['port']}{prefix_path(protocol)}"
+def names_of_rses() -> Iterator[str]:
+    """All RSEs of Rucio; none where Rucio is neither installed nor configured.
 
-
-def _names_of_rses() -> Iterator[str]:
+    :raises ConfigurationError: when it cannot be asked.
+    """
     try:
-        from rucio.common.exception import RucioException
+        from rucio.common.exception import ConfigNotFound, RucioException
         from rucio.rse import rsemanager
     except Exception:
         # Neither installed nor configured: then there are no RSEs.
@@ -164,5 +200,12 @@ def _names_of_rses() -> Iterator[str]:
             from rucio.client.rseclient import RSEClient
 
             yield from (rse["rse"] for rse in RSEClient().list_rses())
+    except ConfigNotFound:
+        return
     except RucioException as exc:
-        raise errors.ConfigurationError(f"Rucio cannot be asked for its RSEs: {exc}") from exc
+        raise errors.ConfigurationError(f"Rucio cannot be asked for its RSEs: {_one_line(exc)}") from exc
+
+
+def _one_line(error: Exception) -> str:
+    """Rucio's words, which have line breaks and tabs."""
+    return " ".join(str(error).split())

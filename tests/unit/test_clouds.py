@@ -95,6 +95,28 @@ def test_of_two_at_one_host_the_nearest_is_meant(file: Path) -> None:
     assert places.find("https://cernbox.test/remote.php/webdav/eos/user/j/j%20doe/x").cloud.name == "cernbox"
 
 
+def test_another_section_with_a_mistake_at_the_same_server(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends nothing, and is named where nothing else fits."""
+    monkeypatch.setattr(places, "names_of_rses", lambda: iter(()))
+    broken = CERNBOX.replace("[cernbox]", "[broken]").replace("cs3_gateway", "gatway")
+    url = "https://cernbox.test:443/remote.php/webdav/eos/user/j/j%20doe/x"
+    file.write_text(broken + CERNBOX)
+    assert places.find(url).cloud.name == "cernbox"
+    file.write_text(broken)
+    with pytest.raises(errors.ConfigurationError, match=r"section \[broken\] of .*: there is no key gatway"):
+        places.find(url)
+    # Another port is another server.
+    with pytest.raises(errors.ConfigurationError, match=r"no section of .* is below$"):
+        places.find(url.replace(":443", ":444"))
+
+
+def test_a_password_in_a_url_is_refused_and_not_repeated(file: Path) -> None:
+    for url in ("https://jdoe:pass%word@cernbox.test/x", "https://[jdoe:pass%word@cernbox.test/x"):
+        with pytest.raises(errors.ConfigurationError, match="the URL has a user name or password in it") as caught:
+            places.find(url)
+        assert "pass%word" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -104,6 +126,8 @@ def test_of_two_at_one_host_the_nearest_is_meant(file: Path) -> None:
         (("username = jdoe\n", ""), r"section \[cernbox\] of .*: username is missing"),
         (("url = https://cernbox.test", "url = "), "url must be the WebDAV URL"),
         (("url = https://", "url = https://["), "url must be the WebDAV URL"),
+        (("https://", "https://jdoe:pass%word@"), r"section \[cernbox\] of .*: url has a user name or password in it"),
+        (("https://", "https://[jdoe:pass%word@"), r"section \[cernbox\] of .*: url has a user name or password in it"),
         (("[cernbox]", "no section"), "is no configuration file"),
     ],
 )

@@ -1,0 +1,1 @@
+"""What an endpoint can do, found out by trying, and what to do where it cannot; read :mod:`.examination` first."""
