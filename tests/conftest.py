@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,15 +25,19 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
     from xdist.scheduler import LoadScopeScheduling
 
+    from tests.containers.engine import Engine
+    from tests.containers.places import ContainerPlace
+
 REQUIRE_VARIABLE = "RUCIO_CS3_REQUIRE"
 
 #: Folders whose files start servers of their own that take long to start, and files there whose tests share none.
-_TOGETHER = ("fts", "partners", "postgresql", "rucio")
+_TOGETHER = ("containers", "docs", "fts", "partners", "postgresql", "rucio")
 _SCATTERED = (
     "tests/postgresql/test_kill_loop.py",
     "tests/rucio/test_demo.py",
     "tests/rucio/test_inside.py",
     "tests/rucio/test_register.py",
+    "tests/rucio/test_sandbox_command.py",
     "tests/rucio/test_story.py",
 )
 
@@ -53,6 +59,21 @@ def _xrootd_missing() -> str | None:
     return None if xrootd_is_installed() else "no xrootd: install Debian's xrootd-server and xrootd-server-plugins"
 
 
+@lru_cache
+def _docker_missing() -> str | None:
+    if find_spec("docker") is None:
+        return "no Python package docker: pip install 'rucio-cs3[test]'"
+    from tests.containers.engine import engine_missing
+
+    return engine_missing()
+
+
+def _links_missing() -> str | None:
+    from tests.containers.links import links_missing
+
+    return _docker_missing() or links_missing()
+
+
 def _gfal_missing() -> str | None:
     missing = [name for name in ("gfal-copy", "davix-put") if shutil.which(name) is None]
     return f"no {missing[0]}: install Debian's gfal2-util-scripts, gfal2-plugin-http and davix" if missing else None
@@ -64,7 +85,12 @@ _SERVERS: dict[str, Callable[[], str | None]] = {
     "postgresql": _postgresql_missing,
     "xrootd": _xrootd_missing,
     "gfal": _gfal_missing,
+    "docker": _docker_missing,
+    "links": _links_missing,
 }
+
+#: What a story needs whose clouds are all of one kind (``--clouds``), in place of the mark ``reva``.
+_CLOUDS: dict[str, tuple[str, ...]] = {"embedded": (), "process": ("reva",), "containers": ("reva", "docker")}
 
 
 def _required() -> frozenset[str]:
@@ -80,6 +106,15 @@ def _need(server: str) -> None:
     if server in _required():
         pytest.fail(f"{reason}, and {REQUIRE_VARIABLE} requires it", pytrace=False)
     pytest.skip(reason)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--clouds",
+        choices=sorted(_CLOUDS),
+        help="where the stories of tests/rucio/test_story.py find all their clouds: embedded ones, revad in processes "
+        "or in containers; each story takes what it is written for if none is named",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -117,9 +152,23 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    needed = {server for server in _SERVERS if item.get_closest_marker(server)}
+    clouds = item.config.getoption("--clouds")
+    if clouds is not None and "story_clouds" in getattr(item, "fixturenames", ()):
+        needed = (needed - {"reva"}) | {*_CLOUDS[clouds]}
     for server in _SERVERS:
-        if item.get_closest_marker(server):
+        if server in needed:
             _need(server)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure has with it what the containers wrote."""
+    report = yield
+    engine = getattr(item, "funcargs", {}).get("engine")
+    if report.failed and engine is not None:
+        report.sections.extend(engine.logs())
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -136,6 +185,25 @@ def reva_sites() -> Iterator[tuple[RevaSite, RevaSite]]:
     _need("reva")
     with RevaSite("a") as a, RevaSite("b") as b:
         yield a, b
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """The Docker Engine; what is made there goes away with the session."""
+    _need("docker")
+    from tests.containers.engine import Engine
+
+    with Engine() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def container_place(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> ContainerPlace:
+    """A network of containers for the whole session."""
+    _need("reva")
+    from tests.containers.places import ContainerPlace
+
+    return ContainerPlace(engine, tmp_path_factory.mktemp("containers"))
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rucio_cs3.sandbox.lifecycle import Startable
 
@@ -71,6 +71,21 @@ class LateSignals:
         """Let those that came take effect, which may raise."""
         while self._come:
             signal.raise_signal(self._come.pop())
+
+
+class Server(Protocol):
+    """What starts, stops and kills a server, wherever it runs; :class:`ChildProcess` runs it here."""
+
+    @property
+    def running(self) -> bool: ...
+
+    def start(self) -> None: ...
+
+    def wait_until(self, ready: Callable[[], bool], *, timeout_s: float) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def kill(self) -> None: ...
 
 
 class ChildProcess(Startable):

@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ from rucio_cs3.sandbox.lifecycle import Startable
 from rucio_cs3.sandbox.ports import LOOPBACK, free_ports
 from rucio_cs3.sandbox.private import write_private
 from rucio_cs3.sandbox.probing import http_status
-from rucio_cs3.sandbox.processes import ChildProcess
+from rucio_cs3.sandbox.processes import ChildProcess, Server
 from rucio_cs3.sandbox.reva_configuration import LOGIN_MANAGERS, MOUNT, RevaSettings, User
 
 if TYPE_CHECKING:
@@ -96,6 +96,9 @@ class RevaSite(Startable):
     :raises RevaUnavailable: there is no revad.
     """
 
+    #: See :class:`RevaSettings`.
+    _listen = ""
+
     def __init__(
         self,
         name: str = "reva",
@@ -137,12 +140,17 @@ class RevaSite(Startable):
         self._transfer_secret = secrets.token_hex(32)
         #: With it, a login of type ``machine`` is one as any user.
         self.machine_key = secrets.token_hex(32)
-        self._process: ChildProcess | None = None
+        self._process: Server | None = None
+
+    @property
+    def host(self) -> str:
+        """Name or address that clients reach the site at."""
+        return LOOPBACK
 
     @property
     def gateway(self) -> str:
         """``host:port`` of the CS3 gateway (plaintext gRPC)."""
-        return f"{LOOPBACK}:{self._grpc_port}"
+        return f"{self.host}:{self._grpc_port}"
 
     @property
     def gateway_tls(self) -> bool:
@@ -152,7 +160,7 @@ class RevaSite(Startable):
     @property
     def http_url(self) -> str:
         """Base of everything HTTP, without a slash at the end."""
-        return f"{'https' if self.tls else 'http'}://{LOOPBACK}:{self._http_port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self._http_port}"
 
     @property
     def webdav_url(self) -> str:
@@ -195,7 +203,7 @@ class RevaSite(Startable):
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         (self.directory / "storage").mkdir(exist_ok=True)
-        environment = dict(os.environ)
+        environment = {}
         if self.tls:
             self._write_certificates()
             # revad verifies the data gateway, and the other site in a TPC, with Go's system roots.
@@ -204,13 +212,7 @@ class RevaSite(Startable):
         self._write_json("users.json", reva_configuration.users(settings))
         self._write_json("groups.json", reva_configuration.groups(settings))
         configuration = self._write("revad.toml", reva_configuration.revad_toml(settings))
-        self._process = ChildProcess(
-            f"Reva site {self.name!r}",
-            [self._program, "-c", configuration, "-p", self.directory / "revad.pid"],
-            log=self.directory / "revad.log",
-            environment=environment,
-            directory=self.directory,
-        )
+        self._process = self._server(configuration, environment)
         self._process.start()
         self._process.wait_until(self._is_ready, timeout_s=_READY_TIMEOUT_S)
 
@@ -226,19 +228,34 @@ class RevaSite(Startable):
         if self._process is not None:
             self._process.kill()
 
-    def _is_ready(self) -> bool:
-        # Any answer of the HTTP server will do, 401 included.
-        status = http_status(f"{self.http_url}/status.php", ca_bundle=self.ca_bundle if self.tls else None)
-        return status is not None and self._can_log_in()
+    def _server(self, configuration: Path, environment: Mapping[str, str]) -> Server:
+        """What runs ``revad``.
 
-    def _can_log_in(self) -> bool:
+        :param environment: what it needs beyond that of this process.
+        """
+        return ChildProcess(
+            f"Reva site {self.name!r}",
+            [self._program, "-c", configuration, "-p", self.directory / "revad.pid"],
+            log=self.directory / "revad.log",
+            environment={**os.environ, **environment},
+            directory=self.directory,
+        )
+
+    def _is_ready(self) -> bool:
+        return self._answers(self.http_url) and self._can_log_in(self.gateway)
+
+    def _answers(self, http_url: str) -> bool:
+        # Any answer of the HTTP server will do, 401 included.
+        return http_status(f"{http_url}/status.php", ca_bundle=self.ca_bundle if self.tls else None) is not None
+
+    def _can_log_in(self, gateway_address: str) -> bool:
         user = next(iter(self.users.values()))
         request = gateway_api_pb2.AuthenticateRequest(
             type="basic", client_id=user.username, client_secret=user.password
         )
         # A proxy from the environment must not see calls to this machine.
         options = [("grpc.enable_http_proxy", 0)]
-        with grpc.insecure_channel(self.gateway, options=options) as channel:
+        with grpc.insecure_channel(gateway_address, options=options) as channel:
             gateway = gateway_api_pb2_grpc.GatewayAPIStub(channel)
             try:
                 answer = gateway.Authenticate(request, timeout=_PROBE_TIMEOUT_S)
@@ -249,7 +266,7 @@ class RevaSite(Startable):
 
     def _write_certificates(self) -> None:
         authority = self._authority or common_authority()
-        certificate = authority.issue_cert(LOOPBACK, "localhost")
+        certificate = authority.issue_cert(*dict.fromkeys((self.host, LOOPBACK, "localhost")))
         certificate.cert_chain_pems[0].write_to_path(str(self.directory / "server.pem"))
         for pem in certificate.cert_chain_pems[1:]:
             pem.write_to_path(str(self.directory / "server.pem"), append=True)
@@ -276,6 +293,7 @@ class RevaSite(Startable):
             access_token_lifetime_s=self._access_token_lifetime_s,
             transfer_token_lifetime_s=self._transfer_token_lifetime_s,
             data_gateway_url=self._data_gateway_url or f"{self.http_url}/datagateway",
+            listen=self._listen,
         )
 
     def _write_json(self, name: str, content: object) -> None:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rucio_cs3.sandbox.ports import LOOPBACK
 
@@ -45,6 +46,8 @@ class RevaSettings:
     :param access_token_lifetime_s: validity of access tokens, in whole seconds.
     :param transfer_token_lifetime_s: the same for transfer tokens.
     :param data_gateway_url: where tickets send clients.
+    :param listen: address to listen at for clients; empty for that of ``gateway`` and ``http_url``. In a container it
+        is ``0.0.0.0``; what the site asks of itself then never leaves the container.
     """
 
     name: str
@@ -61,6 +64,24 @@ class RevaSettings:
     access_token_lifetime_s: int
     transfer_token_lifetime_s: int
     data_gateway_url: str
+    listen: str = ""
+
+    @property
+    def inner_gateway(self) -> str:
+        """``host:port`` at which the site's own services find each other."""
+        return f"{LOOPBACK}:{self.gateway.rpartition(':')[2]}" if self.listen else self.gateway
+
+    @property
+    def inner_http_url(self) -> str:
+        """As :attr:`http_url`, for the site's own requests to itself."""
+        if not self.listen:
+            return self.http_url
+        parts = urlsplit(self.http_url)
+        return f"{parts.scheme}://{LOOPBACK}:{parts.port}"
+
+    def listening_at(self, address: str) -> str:
+        """``host:port`` to bind, of one that clients use."""
+        return f"{self.listen}:{address.rpartition(':')[2]}" if self.listen else address
 
 
 def users(site: RevaSettings) -> list[dict[str, object]]:
@@ -93,10 +114,10 @@ def groups(site: RevaSettings) -> list[dict[str, object]]:
 
 
 def revad_toml(site: RevaSettings) -> str:
-    grpc_address = site.gateway
+    grpc_address = site.inner_gateway
     storage = str(site.directory / "storage")
     users_json = str(site.directory / "users.json")
-    http: dict[str, object] = {"address": site.http_url.partition("://")[2]}
+    http: dict[str, object] = {"address": site.listening_at(site.http_url.partition("://")[2])}
     if site.http_url.startswith("https:"):
         http["certfile"] = str(site.directory / "server.pem")
         http["keyfile"] = str(site.directory / "server.key")
@@ -127,7 +148,7 @@ def revad_toml(site: RevaSettings) -> str:
             "db_name": str(site.directory / "reva.db"),
         },
         "core": {"max_cpus": "2"},
-        "grpc": {"address": grpc_address},
+        "grpc": {"address": site.listening_at(site.gateway)},
         "grpc.services.gateway": {
             "commit_share_to_storage_grant": False,
             "commit_share_to_storage_ref": False,
@@ -150,7 +171,7 @@ def revad_toml(site: RevaSettings) -> str:
             "mount_path": MOUNT,
             "mount_id": "localfs",
             "space_depth": 1,
-            "data_server_url": f"{site.http_url}/data",
+            "data_server_url": f"{site.inner_http_url}/data",
             "expose_data_server": False,
         },
         "grpc.services.storageprovider.available_checksums": {"adler32": 100, "md5": 50},
@@ -188,7 +209,8 @@ def revad_toml(site: RevaSettings) -> str:
         "machine": {"api_key": site.machine_key},
         "oidc": {"issuer": site.issuer},
     }
-    providers = [_provider(grpc_address, "json", {"users": users_json})]
+    # Reva starts one gRPC server for each address that it reads: these must be the same text as above.
+    providers = [_provider(site.listening_at(site.gateway), "json", {"users": users_json})]
     for kind, address in logins.items():
         manager = LOGIN_MANAGERS[kind]
         providers.append(_provider(address, manager, managers.get(manager, {})))

@@ -138,6 +138,15 @@ class RucioCommands:
         finished = self._run([_program("rucio-cs3"), *arguments], self.daemon_environment, timeout_s=timeout_s)
         return finished.stdout + finished.stderr
 
+    def python(self, program: str, *arguments: str, timeout_s: float = 600.0) -> str:
+        """Run a program that uses Rucio's client, as the site's root account: quicker than a command for each step.
+
+        :returns: all that it wrote.
+        :raises RucioCommandError: it failed or took longer than ``timeout_s``.
+        """
+        finished = self._run([sys.executable, "-c", program, *arguments], self.environment, timeout_s=timeout_s)
+        return finished.stdout + finished.stderr
+
     # --- until stopped ------------------------------------------------------------------------------------------
 
     def loop(self, name: str, *arguments: str) -> ChildProcess:

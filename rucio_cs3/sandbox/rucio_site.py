@@ -135,8 +135,7 @@ class RucioSite(RucioCommands, Startable):
         configuration = self._configuration()
         configuration.write()
         self.set_rse_accounts(self._rse_accounts)
-        if self._database.prepare():
-            self._run([sys.executable, "-c", _BOOTSTRAP], self.daemon_environment, timeout_s=_READY_TIMEOUT_S)
+        self.make_tables()
         sandboxed = self.policy_package == _SANDBOX_PACKAGE
         server = f"{_SANDBOX_PACKAGE}.wsgi" if sandboxed else "rucio.web.rest.main"
         self._server = ChildProcess(
@@ -153,6 +152,14 @@ class RucioSite(RucioCommands, Startable):
         )
         self._server.start()
         self._server.wait_until(self._answers_ping, timeout_s=_READY_TIMEOUT_S)
+
+    def make_tables(self) -> None:
+        """Make Rucio's tables and its root account where there are none yet.
+
+        :raises RucioCommandError: that failed.
+        """
+        if self._database.prepare():
+            self._run([sys.executable, "-c", _BOOTSTRAP], self.daemon_environment, timeout_s=_READY_TIMEOUT_S)
 
     def stop(self) -> None:
         """Stop loops and server; also removes a temporary directory. Idempotent."""

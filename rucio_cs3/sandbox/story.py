@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from rucio_cs3.cs3.config import is_loopback
 from rucio_cs3.sandbox.rucio_site import RucioSite
 
 #: Longest wait for Rucio to do one step, in seconds.
@@ -93,6 +94,9 @@ class Rse:
             "cs3_root": self.cloud.root,
             "cs3_gateway_tls": self.cloud.gateway_tls,
         }
+        if not (self.cloud.gateway_tls or is_loopback(self.cloud.gateway.rpartition(":")[0])):
+            # Reva has no TLS for gRPC, nor has a sandbox in containers a network that others share.
+            extended["cs3_allow_plaintext"] = True
         if self.cloud.ca_bundle is not None:
             extended["cs3_ca_bundle"] = str(self.cloud.ca_bundle)
         return {

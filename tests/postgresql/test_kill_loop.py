@@ -35,8 +35,8 @@ DRAIN_S = 150.0
 
 #: Seconds of killing, and how many copies have to have been begun again by it; a busy machine gets more time.
 LEAST_KILLING_S = 40.0
-MOST_KILLING_S = 300.0
-LEAST_BEGUN_AGAIN = 4
+MOST_KILLING_S = 240.0
+LEAST_BEGUN_AGAIN = 2
 
 
 @pytest.mark.parametrize("kind", [pytest.param("reva", marks=pytest.mark.reva), "embedded"])

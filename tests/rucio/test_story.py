@@ -6,15 +6,15 @@ What a story asserts is in :mod:`rucio_cs3.sandbox.story`; here are the set-ups 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rucio_cs3.sandbox.cloud import EmbeddedCloud
-from rucio_cs3.sandbox.reva import RevaSite
 from rucio_cs3.sandbox.story import Cloud, Rse, Story, content_of, make_files
 from tests.rucio.recorded_rucio import RecordedRucio, files_below
+from tests.rucio.story_clouds import StoryClouds
 
 pytestmark = pytest.mark.rucio
 
@@ -92,16 +92,15 @@ def assert_no_secret(rucio: RecordedRucio, *clouds: Cloud) -> None:
 
 
 @pytest.fixture(scope="module")
-def tls_reva_sites() -> Iterator[tuple[RevaSite, RevaSite]]:
-    with RevaSite("a", tls=True) as a, RevaSite("b", tls=True) as b:
-        yield a, b
+def tls_sites(story_clouds: StoryClouds) -> tuple[Cloud, Cloud]:
+    return story_clouds.reva("a", tls=True), story_clouds.reva("b", tls=True)
 
 
 @pytest.mark.reva
 def test_two_reva_sites_with_davs_and_an_unregistered_rucio(
-    tls_reva_sites: tuple[RevaSite, RevaSite], tmp_path: Path
+    story_clouds: StoryClouds, tls_sites: tuple[Cloud, Cloud], tmp_path: Path
 ) -> None:
-    a, b = tls_reva_sites
+    a, b = tls_sites
     conveyor = {"transfertool": "cs3", "scheme": "davs"}
     with RecordedRucio(policy_package=None, extra_config={"conveyor": conveyor}) as rucio:
         story = ScopedStory(
@@ -118,34 +117,31 @@ def test_two_reva_sites_with_davs_and_an_unregistered_rucio(
         tell(story, files, tmp_path / "out", transfer)
         assert_transferred_by_us(rucio, files, b.webdav_url.replace("https", "davs"))
         assert "rucio_cs3.policy" not in (rucio.directory / "etc" / "rucio.cfg").read_text()
-        plaintext_without_registration(rucio, tmp_path)
+        plaintext_without_registration(rucio, story_clouds.embedded("plain"), tmp_path)
         assert_no_secret(rucio, a, b)
 
 
-def plaintext_without_registration(rucio: RecordedRucio, tmp_path: Path) -> None:
+def plaintext_without_registration(rucio: RecordedRucio, cloud: Cloud, tmp_path: Path) -> None:
     """Scheme http in the same Rucio: upload, download, deletion by the reaper."""
-    with EmbeddedCloud(name="plain") as cloud:
-        rse = Rse("HTTP-PLAIN", cloud, "http")
-        rucio.add_rses(rse)
-        rucio.add_scope("http")
-        (tmp_path / "plain.txt").write_bytes(b"plain")
-        rucio.rucio("upload", "--rse", rse.name, "--scope", "http", tmp_path / "plain.txt")
-        assert files_below(rse) == {"plain.txt"}
-        rucio.rucio("download", "--dir", tmp_path / "plain", "http:plain.txt")
-        assert (tmp_path / "plain" / "http" / "plain.txt").read_bytes() == b"plain"
-        (rule,) = rucio.query("SELECT id FROM rules WHERE scope = 'http'")
-        rucio.rucio("rule", "update", rule[0], "--lifetime", "0")
-        rucio.daemon("judge-cleaner")
-        rucio.daemon("reaper", "--rses", rse.name)
-        assert files_below(rse) == set()
-        assert rucio.replica_states("http") == {}
+    rse = Rse("HTTP-PLAIN", cloud, "http")
+    rucio.add_rses(rse)
+    rucio.add_scope("http")
+    (tmp_path / "plain.txt").write_bytes(b"plain")
+    rucio.rucio("upload", "--rse", rse.name, "--scope", "http", tmp_path / "plain.txt")
+    assert files_below(rse) == {"plain.txt"}
+    rucio.rucio("download", "--dir", tmp_path / "plain", "http:plain.txt")
+    assert (tmp_path / "plain" / "http" / "plain.txt").read_bytes() == b"plain"
+    (rule,) = rucio.query("SELECT id FROM rules WHERE scope = 'http'")
+    rucio.rucio("rule", "update", rule[0], "--lifetime", "0")
+    rucio.daemon("judge-cleaner")
+    rucio.daemon("reaper", "--rses", rse.name)
+    assert files_below(rse) == set()
+    assert rucio.replica_states("http") == {}
 
 
 @pytest.mark.reva
-def test_two_reva_sites_with_cs3s_and_the_policy_package(
-    tls_reva_sites: tuple[RevaSite, RevaSite], tmp_path: Path
-) -> None:
-    a, b = tls_reva_sites
+def test_two_reva_sites_with_cs3s_and_the_policy_package(tls_sites: tuple[Cloud, Cloud], tmp_path: Path) -> None:
+    a, b = tls_sites
     with RecordedRucio(policy_package="rucio_cs3.policy") as rucio:
         story = ScopedStory(
             rucio,
@@ -160,22 +156,21 @@ def test_two_reva_sites_with_cs3s_and_the_policy_package(
 
 
 @pytest.mark.parametrize(("scheme", "impl"), [("http", DEFAULT), ("cs3", NO_RENAME)])
-def test_embedded_clouds_with_any_name(sandbox_rucio: RecordedRucio, tmp_path: Path, scheme: str, impl: str) -> None:
-    with EmbeddedCloud(name="one") as one, EmbeddedCloud(name="two") as two:
-        source = Rse(f"{scheme.upper()}-ONE", one, scheme, impl, folder="my files ü")
-        destination = Rse(f"{scheme.upper()}-TWO", two, scheme, impl)
-        story = ScopedStory(sandbox_rucio, source, destination, scope=f"{scheme}-any")
-        tell(story, make_files(tmp_path / "in", large_bytes=2_000_000), tmp_path / "out", story.run_conveyor_once)
-        assert_no_secret(sandbox_rucio, one, two)
+def test_embedded_clouds_with_any_name(
+    sandbox_rucio: RecordedRucio, story_clouds: StoryClouds, tmp_path: Path, scheme: str, impl: str
+) -> None:
+    one, two = (story_clouds.embedded(f"{scheme}-{number}") for number in ("one", "two"))
+    source = Rse(f"{scheme.upper()}-ONE", one, scheme, impl, folder="my files ü")
+    destination = Rse(f"{scheme.upper()}-TWO", two, scheme, impl)
+    story = ScopedStory(sandbox_rucio, source, destination, scope=f"{scheme}-any")
+    tell(story, make_files(tmp_path / "in", large_bytes=2_000_000), tmp_path / "out", story.run_conveyor_once)
+    assert_no_secret(sandbox_rucio, one, two)
 
 
 @pytest.mark.reva
-def test_reva_to_an_embedded_cloud(
-    sandbox_rucio: RecordedRucio, reva_sites: tuple[RevaSite, RevaSite], tmp_path: Path
-) -> None:
-    a, _ = reva_sites
-    with EmbeddedCloud(name="mixed") as cloud:
-        source, destination = Rse("MIXED-REVA", a, "http", folder="mixed"), Rse("MIXED-EMBEDDED", cloud, "cs3")
-        story = ScopedStory(sandbox_rucio, source, destination, scope="mixed")
-        tell(story, plain_files(tmp_path / "in"), tmp_path / "out", story.run_conveyor_once)
-        assert_no_secret(sandbox_rucio, a, cloud)
+def test_reva_to_an_embedded_cloud(sandbox_rucio: RecordedRucio, story_clouds: StoryClouds, tmp_path: Path) -> None:
+    a, b = story_clouds.reva("mixed-a"), story_clouds.embedded("mixed-b")
+    source, destination = Rse("MIXED-REVA", a, "http", folder="mixed"), Rse("MIXED-EMBEDDED", b, "cs3")
+    story = ScopedStory(sandbox_rucio, source, destination, scope="mixed")
+    tell(story, plain_files(tmp_path / "in"), tmp_path / "out", story.run_conveyor_once)
+    assert_no_secret(sandbox_rucio, a, b)
