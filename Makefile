@@ -4,12 +4,13 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 WORKERS ?= -n auto --dist loadgroup
 
-.PHONY: help demo test check docs audit package benchmark clean
+.PHONY: help demo test check commands docs audit package benchmark clean
 
 help:
 	@echo "make demo    two clouds, one Rucio: upload, rule, transfer, download, deletion (about a minute)"
 	@echo "make test    style, types and all tests; real servers are used where they are found; PYTEST=tests/unit for a part"
 	@echo "make check   style and types only"
+	@echo "make commands  the page docs/commands.md, from the program"
 	@echo "make docs    the documentation site, into site/"
 	@echo "make audit   known weaknesses of what is installed (needs pypi.org)"
 	@echo "make package the wheel, into dist/, and a look into it"
@@ -36,10 +37,13 @@ check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+commands: $(VENV)/.ready
+	$(BIN)/python .ci/commands.py
+
 # An environment of its own: mkdocs-material needs a newer requests than Rucio allows.
 docs:
 	$(PYTHON) -m venv $(VENV)-docs
-	$(VENV)-docs/bin/python -m pip install --quiet 'mkdocs-material>=9.5'
+	$(VENV)-docs/bin/python -m pip install --quiet 'mkdocs-material>=9.5' 'mkdocstrings[python]>=0.26' 'ruff>=0.6'
 	$(VENV)-docs/bin/mkdocs build --strict
 
 # An environment of its own, so that the audit is of none of its own needs.

@@ -73,7 +73,7 @@ class CloudStorage:
         :raises FileNotFoundError: when nothing is.
         """
         place = self._place(path)
-        return Entry.of(path, _there(place))
+        return Entry.of(path, _look(place))
 
     def exists(self, path: str) -> bool:
         """Whether a file or folder is there; what keeps us from finding out is raised.
@@ -94,7 +94,7 @@ class CloudStorage:
             try:
                 listed = place.storage.list(place.reference)
             except cs3_errors.InvalidRequest:
-                if not _there(place).is_directory:
+                if not _look(place).is_directory:
                     raise is_a_file(place.shown) from None
                 raise
         return Entries(Entry.of(self._path(Place(self._cloud, info.reference)), info) for info in listed)
@@ -194,7 +194,7 @@ class CloudStorage:
         target = Path("." if local_path is None else local_path).expanduser()
         if target.is_dir():
             target /= place.reference.name
-        info = _there(place)
+        info = _look(place)
         if info.is_directory:
             raise is_a_folder(place.shown)
         if target.exists() and not overwrite:
@@ -218,9 +218,11 @@ class CloudStorage:
         """Give a file or folder another name at the same cloud; folders of the new name are made.
 
         :raises FileExistsError: when the new name is taken; nothing is replaced.
+        :raises OSError: for the folder that this object stands for, and those above it (EINVAL).
         """
         old, new = self._place(source), self._place(destination)
         with as_os_errors():
+            old.refuse_whole("moved")
             old.storage.move(old.reference, new.reference)
 
     def remove(self, path: str, *, recursive: bool = False) -> None:
@@ -228,11 +230,14 @@ class CloudStorage:
 
         :param recursive: or a folder, with all that is in it.
         :raises IsADirectoryError: for a folder otherwise.
+        :raises OSError: for the folder that this object stands for, and those above it (EINVAL).
         """
         place = self._place(path)
+        if not recursive:
+            files.delete_file(place)
+            return
         with as_os_errors():
-            if not recursive and place.storage.stat(place.reference).is_directory:
-                raise is_a_folder(place.shown)
+            place.refuse_whole("deleted")
             place.storage.delete(place.reference)
 
     # -- Rucio ---------------------------------------------------------------------------------------------
@@ -266,7 +271,7 @@ class CloudStorage:
         return lambda total: bar(place.shown, total, wanted=self._progress)
 
 
-def _there(place: Place) -> FileInfo:
+def _look(place: Place) -> FileInfo:
     """
     :raises FileNotFoundError: when nothing is there.
     """

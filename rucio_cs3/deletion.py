@@ -6,6 +6,7 @@ The deletions themselves are in :mod:`rucio_cs3.cs3.file_deletions`.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -37,7 +38,10 @@ class Deletions:
         self._warn = warn
         self._files = storage.file_deletions()
         self._lock = threading.Lock()
+        self._pid = os.getpid()
         self._unfinished: list[Deleted] = []
+        #: The server did not answer when it was to purge: why nothing more is begun.
+        self._silence: str | None = None
 
     def delete(self, reference: Reference, upcoming: Iterable[Reference] = ()) -> None:
         """Delete a file; what the settings want besides is done by :meth:`finish`, or when there is much of it.
@@ -67,15 +71,23 @@ class Deletions:
 
     def finish(self) -> None:
         """Purge what has been deleted, where the RSE wants that. What cannot be purged is told; it is no error, for
-        deleted it is.
+        deleted it is. After a fork the parent does that.
         """
+        if self._pid != os.getpid():
+            return
         with self._lock:
             deleted, self._unfinished = self._unfinished, []
         if not deleted:
             return
         by_reason: dict[str, list[Deleted]] = defaultdict(list)
-        for one in self.storage.purge(self._folder, deleted):
-            by_reason[one.why].append(one.deleted)
+        if self._silence is not None:
+            # Each time it would be waited for again.
+            by_reason[self._silence] = deleted
+        else:
+            for one in self.storage.purge(self._folder, deleted):
+                by_reason[one.why].append(one.deleted)
+                if one.silent:
+                    self._silence = one.why
         for why, ones in by_reason.items():
             places = ", ".join(str(one.recycled_as) for one in ones[:_NAMED])
             more = f" and {len(ones) - _NAMED} more" if len(ones) > _NAMED else ""

@@ -26,10 +26,10 @@ from fsspec.utils import isfilelike
 from rucio_cs3 import clouds
 from rucio_cs3.clouds import Place
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.checksums import Digests
 from rucio_cs3.cs3.resources import FileInfo
-from rucio_cs3.cs3.streams import Progress, UploadBody
-from rucio_cs3.notebook import files
+from rucio_cs3.cs3.streams import Progress
+from rucio_cs3.notebook import copying, files
+from rucio_cs3.notebook.compressed import compressed
 from rucio_cs3.notebook.fs_paths import CloudPaths
 from rucio_cs3.notebook.os_errors import as_os_errors, is_a_file, is_a_folder, is_there
 from rucio_cs3.notebook.shared_files import SHARED
@@ -148,10 +148,10 @@ class CS3FileSystem(CloudPaths):
     ) -> IO[Any]:
         """See :meth:`rucio_cs3.cloud_storage.CloudStorage.open`; ``block_size`` and ``cache_options`` mean nothing."""
         text = {key: kwargs.pop(key) for key in ("encoding", "errors", "newline") if key in kwargs}
-        if "b" in mode or compression is not None:
-            return super().open(path, mode, compression=compression, **text, **kwargs)  # type: ignore[no-any-return]
-        file = super().open(path, f"{mode.replace('t', '')}b", **kwargs)
-        return files.CloudText(file, **{"encoding": "utf-8", **text})
+        file: IO[bytes] = super().open(path, mode if "b" in mode else f"{mode.replace('t', '')}b", **kwargs)
+        if compression is not None:
+            file = compressed(file, path, compression)
+        return file if "b" in mode else files.CloudText(file, **{"encoding": "utf-8", **text})
 
     def _open(self, path: str, mode: str = "rb", autocommit: bool = True, **_: Any) -> IO[Any]:
         file = files.open_file(self._place(path), mode)
@@ -232,10 +232,7 @@ class CS3FileSystem(CloudPaths):
         with as_os_errors():
             if (source.cloud.endpoint, source.reference) == (target.cloud.endpoint, target.reference):
                 raise errors.InvalidRequest("is copied onto itself", target=source.shown)
-            known = {name: total for name, total in info.checksums.items() if name == "adler32"}
-            with source.storage.open(source.reference) as file:
-                body = UploadBody(file, info.size, Digests(("adler32",)), name=source.shown, expected=known)
-                target.storage.store(body, target.reference, overwrite=True, traceable=False)
+            copying.copy(source, info, target, overwrite=True)
 
     # -- changes -------------------------------------------------------------------------------------------
 
@@ -267,6 +264,7 @@ class CS3FileSystem(CloudPaths):
 
         :param recursive: or folders, each with all that is in it by one call.
         :raises IsADirectoryError: for a folder otherwise.
+        :raises OSError: for the folder of a cloud, and those above it (EINVAL).
         :raises NotImplementedError: for ``maxdepth``: CS3 deletes a folder as a whole.
         """
         if maxdepth is not None:
@@ -277,17 +275,14 @@ class CS3FileSystem(CloudPaths):
                 continue
             place = self._place(one)
             with as_os_errors():
+                place.refuse_whole("deleted")
                 place.storage.delete(place.reference)
 
     def rm_file(self, path: str) -> None:
         """
         :raises IsADirectoryError: for a folder.
         """
-        place = self._place(path)
-        if self._look(place).is_directory:
-            raise is_a_folder(place.shown)
-        with as_os_errors():
-            place.storage.delete(place.reference)
+        files.delete_file(self._place(path))
 
     _rm = rm_file
 
@@ -301,23 +296,27 @@ class CS3FileSystem(CloudPaths):
         if not self._look(place).is_directory:
             raise is_a_file(place.shown)
         with as_os_errors():
-            if place.storage.list(place.reference, is_folder=True):
+            place.refuse_whole("deleted")
+            listed = place.storage.list(place.reference, is_folder=True)
+            if listed or listed.left_out:
                 raise OSError(errno.ENOTEMPTY, f"{place.shown} is not empty")
             place.storage.delete(place.reference)
 
     def mv(self, path1: str, path2: str, recursive: bool = False, maxdepth: int | None = None, **kwargs: Any) -> None:
-        """Give a file or folder another name; between clouds it is copied, and then deleted.
+        """Give a file or folder another name; between clouds a file is copied, and then deleted. No folder is moved
+        between clouds: what somebody stores in it meanwhile would be deleted with it.
 
         :raises FileExistsError: when the new name is taken; nothing is replaced.
+        :raises OSError: for the folder of a cloud, and those above it (EINVAL); for a folder and another cloud
+            (ENOTSUP); for a file that is replaced while it is copied (ESTALE), and both stay then.
         """
         source, target = self._place(path1), self._place(path2)
-        if source.storage is target.storage:
-            with as_os_errors():
+        with as_os_errors():
+            source.refuse_whole("moved")
+            if source.storage is target.storage:
                 source.storage.move(source.reference, target.reference)
-        elif self.exists(path2):
-            raise is_there(target.shown)
-        else:
-            super().mv(path1, path2, recursive=recursive, maxdepth=maxdepth, **kwargs)
+            else:
+                copying.move(source, target)
 
 
 class CS3SecureFileSystem(CS3FileSystem):

@@ -167,7 +167,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
 
     def close(self) -> None:
         """Finish deletions. Connections stay: they belong to the process, and the next object uses them."""
-        if self._deleting is not None and self._pid == os.getpid():
+        if self._deleting is not None:
             self._deleting.finish()
 
     @property
@@ -307,6 +307,9 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
 
         storage = self.storage
         if self._deleting is None or self._deleting.storage is not storage:
+            if self._deleting is not None:
+                # What was deleted with the other is purged with the other.
+                self._deleting.finish()
             self._deleting = Deletions(
                 self.rse["rse"], storage, self._prefix_reference, lambda text: self.logger(logging.WARNING, text)
             )

@@ -11,7 +11,11 @@ from datetime import datetime, timezone
 
 from rucio_cs3.clouds import Place
 from rucio_cs3.cs3 import errors
+from rucio_cs3.cs3.local_files import PART_PREFIX, PART_SUFFIX
 from rucio_cs3.cs3.recycle import RecycledItem
+
+#: Ending of the name that Rucio uploads to before it renames (uploadclient.py, rsemanager.py of Rucio 41.5.1).
+RUCIO_UPLOAD_SUFFIX = ".rucio.upload"
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -86,6 +90,14 @@ def newest_of(place: Place, *, since_s: float, deleted_at: str | None = None) ->
     raise errors.NotFound(
         f"{place.shown} is not in the recycle bin (deletions {since}): it was purged, never deleted, or longer ago"
     )
+
+
+def is_unfinished_upload(item: RecycledItem) -> bool:
+    """Whether nobody ever had it by this name: what an upload of this package, or of Rucio's commands, was to become a
+    file of."""
+    name = item.reference.name
+    ours = name.startswith(PART_PREFIX) and name.endswith(PART_SUFFIX)
+    return not item.is_directory and (ours or name.endswith(RUCIO_UPLOAD_SUFFIX))
 
 
 def newest_of_each(found: Iterable[RecycledItem]) -> list[RecycledItem]:

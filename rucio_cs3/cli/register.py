@@ -17,6 +17,7 @@ from rucio_cs3.cs3.errors import CS3Error
 from rucio_cs3.listing.amounts import size
 
 if TYPE_CHECKING:
+    from rucio_cs3.registration.neighbours import Neighbours
     from rucio_cs3.registration.plan import Row
     from rucio_cs3.registration.registration import Registration
     from rucio_cs3.registration.report import Report
@@ -114,12 +115,14 @@ def command(
         naming = Naming.parse(scope=scope, name=name, dataset=dataset, container=container)
     except TemplateError as error:
         raise click.UsageError(str(error)) from error
-    found = places.find(place)
+    found = places.find_rse(place)
     printer = _Printer(as_json=as_json, dry_run=dry_run)
     report = Report()
     try:
         rucio = open_rucio(found.cloud, account=account, reaper_may_delete=reaper_may_delete)
         printer.begin(found.shown, rucio.catalogue.described, knows_names=rucio.schema is not None)
+        if rucio.neighbours is not None:
+            printer.neighbours(rucio.neighbours)
         reader = None
         if read_checksums:
             reader = Reader(found.storage, parallel=parallel, progress=printer.read)
@@ -130,6 +133,7 @@ def command(
             schema=rucio.schema,
             deterministic=rucio.deterministic,
             reader=reader,
+            neighbours=rucio.neighbours,
         )
         with printer.watched(report), contextlib.closing(registration.rows()) as rows:
             for row in rows:
@@ -173,6 +177,19 @@ class _Printer:
                 err=True,
             )
 
+    def neighbours(self, found: Neighbours) -> None:
+        """Other RSEs that have the same files; to the standard error, in any case."""
+        said = (
+            (found.names, "have the same folder; files that lie where those keep theirs are left out"),
+            (found.unclear, "have the same folder, and which files are their replicas cannot be asked"),
+            (found.unread, "could not be asked for their folders, which may be the same"),
+        )
+        for names, what in said:
+            if names:
+                click.echo(f"WARNING: other RSEs {what}: {printable(', '.join(names))}", err=True)
+        if any(names for names, _ in said):
+            click.echo("A file that is a replica of two RSEs is lost for both when one of them deletes it.", err=True)
+
     @contextlib.contextmanager
     def watched(self, report: Report) -> Iterator[None]:
         """Shows at a terminal how far it is."""
@@ -193,8 +210,7 @@ class _Printer:
     def row(self, row: Row) -> None:
         self._tell()
         if self._as_json:
-            if row.status.is_trouble or self._dry_run:
-                click.echo(json.dumps(row.as_dict()))
+            click.echo(json.dumps(row.as_dict()))
         elif row.status.is_trouble:
             self.trouble(row.status.value, row.place, row.reason)
         elif row.status.value == "would be registered":

@@ -87,7 +87,8 @@ def command(
     if only_list:
         _show(found, undelete.items(found, since_s=since_s), as_json)
     elif all_below:
-        items = undelete.newest_of_each(undelete.items(found, since_s=since_s))
+        listed = undelete.items(found, since_s=since_s)
+        items = undelete.newest_of_each(one for one in listed if not undelete.is_unfinished_upload(one))
         if not items:
             raise errors.NotFound(f"nothing was deleted below {found.shown} since {undelete.shown_moment(since_s)}")
         _restore(found, items, as_json)

@@ -56,6 +56,7 @@ class RandomAccessFile(io.RawIOBase):
     :param read: makes a :class:`Reading` of that version.
     :param support: what is known about the server's ranges.
     :raises PreconditionFailed: by all methods that read, from the moment on at which the file was seen to be another.
+    :raises ChecksumMismatch: by all methods that read, from the moment on at which its bytes were seen to be wrong.
     """
 
     def __init__(self, info: FileInfo, read: Callable[[], Reading], support: RangeSupport) -> None:
@@ -78,6 +79,8 @@ class RandomAccessFile(io.RawIOBase):
         self._ended = 0
         self._spool: Spool | None = None
         self._moved = False
+        #: How the bytes that passed were wrong; empty where nobody knows of that.
+        self._wrong = ""
 
     # -- what file objects have ----------------------------------------------------------------------------
 
@@ -125,10 +128,7 @@ class RandomAccessFile(io.RawIOBase):
         if not self.closed and self._pid == os.getpid():
             with self._lock:
                 self._drop_run()
-                self._pages.clear()
-                spool, self._spool = self._spool, None
-                if spool is not None:
-                    spool.close()
+                self._drop_kept()
         super().close()
 
     # -- beyond --------------------------------------------------------------------------------------------
@@ -169,6 +169,8 @@ class RandomAccessFile(io.RawIOBase):
         self._check_open()
         if self._pid != os.getpid():
             raise errors.Unsupported("was opened by another process; open it again in this one", target=self.name)
+        if self._wrong:
+            raise errors.ChecksumMismatch(self._wrong, operation="GET", target=self.name)
         if self._moved:
             self._fail()
 
@@ -294,12 +296,19 @@ class RandomAccessFile(io.RawIOBase):
         found = run.finish()
         for algorithm in found:
             if found[algorithm] != self.info.checksums[algorithm]:
-                raise errors.ChecksumMismatch(
+                # Nobody knows which of the bytes are wrong: none of them is handed out again.
+                self._drop_kept()
+                self._wrong = (
                     f"{algorithm} of what passed is {found[algorithm]}, but the server says "
-                    f"{self.info.checksums[algorithm]}",
-                    operation="GET",
-                    target=self.name,
+                    f"{self.info.checksums[algorithm]}"
                 )
+                self._check()
+
+    def _drop_kept(self) -> None:
+        self._pages.clear()
+        spool, self._spool = self._spool, None
+        if spool is not None:
+            spool.close()
 
     def _drop_run(self) -> None:
         run, self._run = self._run, None

@@ -8,6 +8,7 @@ left of it when the process ends, however that is. Knows no network; failures of
 from __future__ import annotations
 
 import contextlib
+import io
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,7 +75,13 @@ class Spool:
     def truncate(self, size: int) -> None:
         """Have so many bytes; what is missing becomes zeros. The position stays."""
         with _naming_the_disk():
+            position = self._file.tell()
             self._file.truncate(size)
+            # A file on the disk grows so; what is in memory does not.
+            missing = size - self._file.seek(0, io.SEEK_END)
+            if missing > 0:
+                self._file.write(bytes(missing))
+            self._file.seek(position)
         self.size = size
 
     def close(self) -> None:

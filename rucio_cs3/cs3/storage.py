@@ -41,6 +41,7 @@ from rucio_cs3.cs3.recycle import RecycleBin
 from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.remote_file import RemoteFile
 from rucio_cs3.cs3.resources import Entries, FileInfo, Quota
+from rucio_cs3.cs3.server_clock import clock_offset
 from rucio_cs3.cs3.streams import Progress, UploadBody
 from rucio_cs3.cs3.uploads.attempt import Options
 from rucio_cs3.cs3.uploads.resumable import ResumableUploads
@@ -185,7 +186,7 @@ class CS3Storage:
 
         :returns: what stays there, with the reason; nothing is raised for it.
         """
-        return purge(self.recycle_bin, folder, deleted)
+        return purge(self.recycle_bin, folder, deleted, lambda: clock_offset(self.http, self.endpoint))
 
     def quota(self, reference: Reference) -> Quota:
         """Space of the quota or disk that holds a folder; at OpenCloud of its whole space.

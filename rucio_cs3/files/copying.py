@@ -7,7 +7,8 @@ What is there is replaced only where that is wished, and only where it was seen.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.local_files import local_errors
 from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.resources import FileInfo
+from rucio_cs3.files import looks
 from rucio_cs3.files.local_tree import kind, present
 from rucio_cs3.files.outcomes import Deed, Outcome, failed
 from rucio_cs3.files.sameness import KEPT, Rule, difference, same
@@ -22,6 +24,13 @@ from rucio_cs3.files.workers import Watch
 
 if TYPE_CHECKING:
     from rucio_cs3.cs3.storage import CS3Storage
+
+#: A look at the cloud that is older, in seconds, does not say that a file there is still the same: it is looked at once
+#: more. A listing of a large folder is minutes old when its last file has its turn.
+LOOK_S = 5.0
+
+#: Times that every file system takes, in seconds: 1970 to 2106. Reva v3.12.1 states one before 1970 as about 1.8e19.
+_TIMES_S = (0, 2**32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +62,7 @@ class Upload:
     :param status: a look at the local file.
     :param there: what is known to stand under the name in the cloud; None is nothing.
     :param looked: whether ``there`` is known; it is looked at where not.
+    :param seen_s: when ``there`` was looked at, on the monotonic clock.
     """
 
     storage: CS3Storage
@@ -63,6 +73,7 @@ class Upload:
     reference: Reference
     there: FileInfo | None = None
     looked: bool = True
+    seen_s: float = field(default_factory=time.monotonic)
 
     def __call__(self, watch: Watch) -> Outcome:
         try:
@@ -71,14 +82,21 @@ class Upload:
             return failed(self.name, error)
 
     def _done(self, watch: Watch) -> Outcome:
-        wishes, there = self.wishes, self.there if self.looked else self._look()
-        if there is not None:
+        wishes = self.wishes
+        there, seen_s = (self.there, self.seen_s) if self.looked else self._look()
+        while there is not None:
             if there.is_directory:
                 raise errors.AlreadyExists("a folder of this name is in the cloud")
             if wishes.skip_same and same(self.storage, self.path, self.status, there, rule=wishes.rule, tick=watch):
-                return Outcome(deed=Deed.SAME, name=self.name, size=self.status.st_size)
+                before = there
+                if time.monotonic() - seen_s > LOOK_S:
+                    there, seen_s = self._look()
+                if there is not None and there.content == before.content:
+                    return Outcome(deed=Deed.SAME, name=self.name, size=self.status.st_size)
+                continue
             if not wishes.overwrite:
-                raise _there(wishes, self.path, self.status, there)
+                raise _taken(wishes, self.path, self.status, there)
+            break
         if wishes.dry_run:
             return Outcome(deed=Deed.WOULD_COPY, name=self.name, size=self.status.st_size)
         moved = self.storage.upload(
@@ -93,11 +111,9 @@ class Upload:
         )
         return Outcome(deed=Deed.COPIED, name=self.name, size=moved.size)
 
-    def _look(self) -> FileInfo | None:
-        try:
-            return self.storage.stat(self.reference)
-        except errors.NotFound:
-            return None
+    def _look(self) -> tuple[FileInfo | None, float]:
+        seen_s = time.monotonic()
+        return looks.look(self.storage, self.reference), seen_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +121,7 @@ class Download:
     """A piece of work: a file in a cloud to a local place, whose folder is there. The local file gets its time, too.
 
     :param info: a look at the file in the cloud; it is looked at where None.
+    :param seen_s: when that was, on the monotonic clock.
     """
 
     storage: CS3Storage
@@ -113,6 +130,7 @@ class Download:
     reference: Reference
     path: Path
     info: FileInfo | None = None
+    seen_s: float = field(default_factory=time.monotonic)
 
     def __call__(self, watch: Watch) -> Outcome:
         try:
@@ -122,27 +140,35 @@ class Download:
 
     def _done(self, watch: Watch) -> Outcome:
         wishes = self.wishes
-        info = self.info or self.storage.stat(self.reference)
+        info, seen_s = (self.info, self.seen_s) if self.info is not None else self._look()
         if info.is_directory:
             raise errors.InvalidRequest("is a folder, not a file; rucio-cs3 get-tree fetches it")
         status = present(self.path)
         if status is not None:
             if kind(status) != "a file":
                 raise errors.AlreadyExists(f"{kind(status)} of this name is here: {self.path}")
-            if wishes.skip_same and same(self.storage, self.path, status, info, rule=wishes.rule, tick=watch):
-                return Outcome(deed=Deed.SAME, name=self.name, size=info.size)
+            while wishes.skip_same and same(self.storage, self.path, status, info, rule=wishes.rule, tick=watch):
+                before = info
+                if time.monotonic() - seen_s > LOOK_S:
+                    info, seen_s = self._look()
+                if info.content == before.content:
+                    return Outcome(deed=Deed.SAME, name=self.name, size=info.size)
             if not wishes.overwrite:
-                raise _there(wishes, self.path, status, info)
+                raise _taken(wishes, self.path, status, info)
         if wishes.dry_run:
             return Outcome(deed=Deed.WOULD_COPY, name=self.name, size=info.size)
         moved = self.storage.download(self.reference, self.path, progress=watch)
-        if moved.size == info.size:
+        if moved.size == info.size and _TIMES_S[0] <= info.mtime_s < _TIMES_S[1]:
             with local_errors(self.path):
                 os.utime(self.path, (info.mtime_s, info.mtime_s))
         return Outcome(deed=Deed.COPIED, name=self.name, size=moved.size)
 
+    def _look(self) -> tuple[FileInfo, float]:
+        seen_s = time.monotonic()
+        return self.storage.stat(self.reference), seen_s
 
-def _there(wishes: Wishes, path: Path, status: os.stat_result, info: FileInfo) -> errors.CS3Error:
+
+def _taken(wishes: Wishes, path: Path, status: os.stat_result, info: FileInfo) -> errors.CS3Error:
     if wishes.skip_same:
         return difference(path, status, info)
     return errors.AlreadyExists("a file of this name is there; --overwrite replaces it")

@@ -15,7 +15,8 @@ otherwise, whichever side has changed. Links, pipes, devices and unfinished file
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.local_files import local_errors
 from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.resources import FileInfo
-from rucio_cs3.files import workers
+from rucio_cs3.files import looks, workers
 from rucio_cs3.files.copying import Download, Upload, Wishes
 from rucio_cs3.files.local_tree import LocalEntry, is_part, kind, local_entries, present
 from rucio_cs3.files.outcomes import Deed, Outcome, failed
@@ -35,32 +36,44 @@ if TYPE_CHECKING:
 
 
 def put_tree(
-    storage: CS3Storage, local: Path, folder: Reference, wishes: Wishes, watch: Watch | None = None
+    storage: CS3Storage,
+    local: Path,
+    folder: Reference,
+    wishes: Wishes,
+    watch: Watch | None = None,
+    break_off: Callable[[], object] | None = None,
 ) -> Generator[Outcome, None, None]:
     """Have all that is below a local folder below one of a cloud, too.
 
     :param folder: is made where it is missing.
     :param watch: called with the bytes that move, from any thread.
+    :param break_off: see :func:`rucio_cs3.files.workers.outcomes`.
     :raises LocalError: when ``local`` cannot be read.
     :raises CS3Error: when ``folder`` cannot be looked at or is a file; later, when nothing more can succeed
         (:func:`rucio_cs3.files.workers.outcomes`).
     """
     things = _Upwards(storage, wishes).walk(local, folder)
-    return workers.outcomes(things, threads=wishes.threads, watch=watch, break_off=storage.http.break_off)
+    return workers.outcomes(things, threads=wishes.threads, watch=watch, break_off=break_off)
 
 
 def get_tree(
-    storage: CS3Storage, folder: Reference, local: Path, wishes: Wishes, watch: Watch | None = None
+    storage: CS3Storage,
+    folder: Reference,
+    local: Path,
+    wishes: Wishes,
+    watch: Watch | None = None,
+    break_off: Callable[[], object] | None = None,
 ) -> Generator[Outcome, None, None]:
     """Have all that is below a folder of a cloud below a local one, too. Nothing is written outside of that, whatever
     the server says its files are called, and wherever local links lead.
 
     :param local: is made where it is missing.
+    :param watch: see :func:`put_tree`, also for ``break_off``.
     :raises CS3Error: when ``folder`` cannot be listed; later as :func:`put_tree`.
     :raises LocalError: when ``local`` cannot be made.
     """
     things = _downwards(storage, folder, local, wishes)
-    return workers.outcomes(things, threads=wishes.threads, watch=watch, break_off=storage.http.break_off)
+    return workers.outcomes(things, threads=wishes.threads, watch=watch, break_off=break_off)
 
 
 class _Upwards:
@@ -117,6 +130,7 @@ class _Upwards:
                     reference=reference,
                     there=there,
                     looked=looked,
+                    seen_s=names.seen_s,
                 )
             if not looked:
                 return entry.path, name, _folder_there(self._storage, reference)
@@ -130,6 +144,10 @@ class _Upwards:
 class _Nothing:
     """The names of a folder that is not there."""
 
+    def __init__(self) -> None:
+        #: When they were asked for, on the monotonic clock.
+        self.seen_s = time.monotonic()
+
     def find(self, reference: Reference) -> tuple[FileInfo | None, bool]:
         """What stands under a name of the folder, and whether that is known."""
         return None, True
@@ -139,6 +157,7 @@ class _Names(_Nothing):
     """The names of one folder in a cloud: one listing instead of a look at each."""
 
     def __init__(self, storage: CS3Storage, folder: Reference) -> None:
+        super().__init__()
         self._found: Mapping[str, FileInfo] = {}
         self._complete = False
         try:
@@ -159,9 +178,8 @@ def _folder_there(storage: CS3Storage, folder: Reference) -> bool:
 
     :raises AlreadyExists: when it is a file.
     """
-    try:
-        there = storage.stat(folder)
-    except errors.NotFound:
+    there = looks.look(storage, folder)
+    if there is None:
         return False
     if not there.is_directory:
         raise errors.AlreadyExists("is a file, where a folder is needed", operation="Stat", target=str(folder))
@@ -175,6 +193,7 @@ def _downwards(storage: CS3Storage, top: Reference, local: Path, wishes: Wishes)
         folder, relative, path = waiting.pop()
         below: list[tuple[Reference, str, Path]] = []
         try:
+            seen_s = time.monotonic()
             found = entries(storage, folder)  # before anything is made here
             _make_folder(path, wishes, is_top=not relative)
         except errors.CS3Error as error:
@@ -197,7 +216,13 @@ def _downwards(storage: CS3Storage, top: Reference, local: Path, wishes: Wishes)
                 yield Outcome(deed=Deed.SKIPPED, name=name, reason="an unfinished upload")
             else:
                 yield Download(
-                    storage=storage, wishes=wishes, name=name, reference=info.reference, path=path / own, info=info
+                    storage=storage,
+                    wishes=wishes,
+                    name=name,
+                    reference=info.reference,
+                    path=path / own,
+                    info=info,
+                    seen_s=seen_s,
                 )
         waiting.extend(reversed(below))
 

@@ -52,7 +52,8 @@ def outcomes(
 
     :param threads: most pieces at a time; with 1 the caller's own thread does them.
     :param watch: called with the bytes that move.
-    :param break_off: called at an early end, to wake the threads that wait for a network which is slow or silent.
+    :param break_off: called at an early end, to wake the threads that wait for a network which is slow or silent. What
+        breaks off a storage breaks it off for the whole process, so only a program that ends then gives one.
     :raises Cancelled: after a failure that all others would share: no login, no room, a cloud that is away.
     """
     rest = iter(things)
@@ -84,7 +85,8 @@ def _all(
         for thing in things:
             yield thing if isinstance(thing, Outcome) else thing(watch)
         return
-    team = _Team(threads, watch, break_off)
+    team = _Team(threads, watch)
+    is_early = True
     try:
         for thing in things:
             if isinstance(thing, Outcome):
@@ -96,17 +98,17 @@ def _all(
                 yield team.next()
         while team.is_busy:
             yield team.next()
+        is_early = False
     finally:
-        team.end()
+        team.end(break_off if is_early else _no_one)
 
 
 class _Team:
     """Threads that begin when there is work, and what they have done."""
 
-    def __init__(self, most: int, watch: Watch, break_off: Callable[[], object]) -> None:
+    def __init__(self, most: int, watch: Watch) -> None:
         self._most = most
         self._watch = watch
-        self._break_off = break_off
         self._todo: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -144,8 +146,8 @@ class _Team:
             raise outcome
         return outcome
 
-    def end(self) -> None:
-        """All is over; wait a little for the threads."""
+    def end(self, break_off: Callable[[], object]) -> None:
+        """All is over; wait a little for the threads, and call ``break_off`` while one is at work."""
         self._over.set()
         for _ in self._threads:
             self._todo.put(None)
@@ -153,7 +155,7 @@ class _Team:
         for thread in self._threads:
             while thread.is_alive() and time.monotonic() < until:
                 # Again and again: what broke is tried once more by those who do not know why.
-                self._break_off()
+                break_off()
                 thread.join(_STEP_S)
 
     def _run(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import sys
 import warnings
 from collections.abc import Callable
 from types import TracebackType
@@ -20,8 +19,10 @@ from rucio_cs3.cs3.checksums import Digests
 from rucio_cs3.cs3.resources import FileInfo
 from rucio_cs3.cs3.spool import Spool
 from rucio_cs3.cs3.streams import Progress, UploadBody
+from rucio_cs3.files import looks
 from rucio_cs3.notebook.os_errors import as_os_errors, is_a_folder, is_there
 from rucio_cs3.notebook.shared_files import SHARED, SharedReader
+from rucio_cs3.notebook.withheld import Withheld
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 
 #: What is read from the pages of a remote file at once, for lines and small pieces.
 _BUFFER_BYTES = 256 * 1024
-
-#: So many calls up it is looked whether a failed ``with`` block closes a file; pandas and fsspec need three.
-_CALLS_UP = 12
 
 
 def open_file(
@@ -116,8 +114,14 @@ class CloudReader(io.BufferedReader):
             return super().read(size)
         position = self.tell()
         data = bytearray(min(size, max(self.size - position, 0)))
-        with as_os_errors():
-            self._file.readinto_at(position, memoryview(data))
+        try:
+            with as_os_errors():
+                self._file.readinto_at(position, memoryview(data))
+        except BaseException:
+            # What the buffer has may be as wrong as this; a seek to the end empties it, wherever it is.
+            self.seek(0, io.SEEK_END)
+            self.seek(position)
+            raise
         self.seek(position + len(data))
         return bytes(data)
 
@@ -125,7 +129,7 @@ class CloudReader(io.BufferedReader):
         return f"<CloudReader {self._shown}, {self.size} bytes{', closed' if self.closed else ''}>"
 
 
-class CloudWriter(io.RawIOBase):
+class CloudWriter(Withheld):
     """A new file of a cloud. It is kept on this machine, can be written at any position, and appears under its name, as
     a whole, when it is closed. It never does when a ``with`` block around it raises, or when nobody closes it.
 
@@ -201,20 +205,16 @@ class CloudWriter(io.RawIOBase):
         with as_os_errors():
             return spool.readinto(memoryview(buffer).cast("B"))
 
-    def close(self) -> None:
-        """Store the file, unless a failed ``with`` block closes it; idempotent where that went well.
+    def finish(self) -> None:
+        """Store the file and close it, unless a transaction does that later.
 
         :raises OSError: when it cannot be stored; what stood under the name stays, and the file stays open.
         """
-        if self.closed:
-            return
-        if _closed_by_a_failure():
-            self.discard()
-        elif self.autocommit:
+        if self.autocommit and not self.closed:
             self.commit()
 
     def commit(self) -> None:
-        """Store the file, and close it. Errors as those of :meth:`close`."""
+        """Store the file, and close it. Errors as those of :meth:`finish`."""
         spool = self._living()
         self._failed = True
         with as_os_errors(), contextlib.ExitStack() as stack:
@@ -229,14 +229,7 @@ class CloudWriter(io.RawIOBase):
     def discard(self) -> None:
         """Give up what was written, and close. Idempotent."""
         self._spool.close()
-        super().close()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self.discard()
-        self.close()
+        super(Withheld, self).close()
 
     def __del__(self) -> None:
         if self.closed or self._pid != os.getpid():
@@ -260,20 +253,36 @@ class CloudWriter(io.RawIOBase):
 
 
 class CloudText(io.TextIOWrapper):
-    """Text in front of a :class:`CloudReader` or :class:`CloudWriter`."""
+    """Text in front of a :class:`CloudReader` or :class:`Withheld` file."""
+
+    def close(self) -> None:
+        """As that of the file; what cannot be written into it any more is no half of a file, either."""
+        self._flush()
+        super().close()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is not None and isinstance(self.buffer, CloudWriter):
-            self.buffer.discard()
+        if not isinstance(self.buffer, Withheld):
+            self.close()
             return
-        super().__exit__(kind, error, traceback)
+        if kind is None:
+            self._flush()
+        self.buffer.__exit__(kind, error, traceback)
 
     def __del__(self) -> None:
         # Python's own would close it, and so store what nobody has closed.
-        if not isinstance(self.buffer, CloudWriter):
+        if not isinstance(self.buffer, Withheld):
             self.close()
+
+    def _flush(self) -> None:
+        if isinstance(self.buffer, Withheld) and not self.closed:
+            try:
+                self.flush()
+            except BaseException:
+                # Python would go on and close the file, and so store what has come until now.
+                self.buffer.discard()
+                raise
 
 
 class _Translated(io.RawIOBase):
@@ -317,17 +326,22 @@ def look(place: Place) -> FileInfo | None:
 
     :raises CS3Error: when it cannot be found out.
     """
-    try:
-        return place.storage.stat(place.reference)
-    except cs3_errors.NotFound:
-        return None
-    except cs3_errors.ServerFault:
-        # Reva v3.12.1 says INTERNAL to a place below a file.
-        parent = place.reference.parent
-        above = look(Place(place.cloud, parent)) if parent.path else None
-        if above is not None and not above.is_directory:
-            return None
-        raise
+    return looks.look(place.storage, place.reference)
+
+
+def delete_file(place: Place) -> None:
+    """Delete a file, and never a folder; errors are Python's own.
+
+    :raises FileNotFoundError: when nothing is there; also where a file stands in place of a folder.
+    :raises IsADirectoryError: for a folder.
+    """
+    with as_os_errors():
+        try:
+            place.storage.delete_file(place.reference)
+        except (cs3_errors.InvalidRequest, cs3_errors.ServerFault):
+            if there(place).is_directory:
+                raise is_a_folder(place.shown) from None
+            raise
 
 
 def there(place: Place) -> FileInfo:
@@ -340,26 +354,3 @@ def there(place: Place) -> FileInfo:
     if info is None:
         raise cs3_errors.NotFound("no such file or folder", target=place.shown)
     return info
-
-
-def _closed_by_a_failure() -> bool:
-    """Whether we are within the ``__exit__`` of something else that closes us because its block has raised.
-
-    pandas and fsspec close what they opened for somebody in such a way, and do not tell us why: half a table would
-    become a file. An error that is only being handled, somewhere above, is none of this: nobody's ``__exit__`` has it.
-    """
-    error = sys.exc_info()[1]
-    if error is None:
-        return False
-    frame = sys._getframe(1)
-    for _ in range(_CALLS_UP):
-        if frame.f_code.co_name == "__exit__" and _has(list(frame.f_locals.values()), error):
-            return True
-        if frame.f_back is None:
-            return False
-        frame = frame.f_back
-    return False
-
-
-def _has(values: list[object], error: BaseException) -> bool:
-    return any(value is error or (isinstance(value, tuple) and any(one is error for one in value)) for value in values)

@@ -8,17 +8,19 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from fsspec import AbstractFileSystem
+from fsspec.core import has_magic
 from fsspec.utils import stringify_path
 
 from rucio_cs3 import clouds, places
 from rucio_cs3.clouds import Cloud, Place
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.reference import encode_path
+from rucio_cs3.cs3.reference import Reference, encode_path
 from rucio_cs3.notebook.connecting import checked, connect
 from rucio_cs3.notebook.os_errors import as_os_errors, is_a_folder
 
@@ -81,12 +83,28 @@ class CloudPaths(AbstractFileSystem):  # type: ignore[misc]  # fsspec ships no t
         """Whether a path without protocol begins with a host, and not with a name."""
         return _HOST_WITH_PORT.fullmatch(path.partition("/")[0]) is not None
 
+    def expand_path(self, path: Any, recursive: bool = False, maxdepth: int | None = None, **kwargs: Any) -> list[str]:
+        """As fsspec's own; but what is there under just this name is no pattern, as ``data[1].csv``."""
+        rest: list[Any] = []
+        found: set[str] = set()
+        for one in path if isinstance(path, (list, tuple, set)) else [path]:
+            name = self._strip_protocol(one)
+            if has_magic(name) and self.exists(name):
+                found |= {name, *(self.find(name, maxdepth=maxdepth, withdirs=True) if recursive else ())}
+            else:
+                rest.append(one)
+        if rest or not found:
+            found |= set(super().expand_path(rest or path, recursive=recursive, maxdepth=maxdepth, **kwargs))
+        return sorted(found)
+
     def _place(self, path: str) -> Place:
         """The place of a path, with or without protocol."""
         path = self._strip_protocol(path)
         authority, _, below = path.partition("/")
         if not authority:
             raise is_a_folder(f"{self.protocol}://")
+        if self._is_url(path) or ":" in authority.partition("@")[0]:
+            clouds.refuse_userinfo(f"{self.protocol}://{authority}", "the URL")
         with as_os_errors():
             if not self._is_url(path):
                 return self._cloud(authority, lambda: self._named(authority)).place(below)
@@ -105,7 +123,9 @@ class CloudPaths(AbstractFileSystem):  # type: ignore[misc]  # fsspec ships no t
 
     def _at(self, url: str) -> Cloud:
         if self._options:
-            return connect(url, self._options)
+            # Of a cloud that is in no file, no folder but its root is more than the others.
+            cloud = connect(url, self._options)
+            return replace(cloud, folder=Reference(cloud.folder.root))
         return places.find(url, rse=self._rse).cloud
 
     def _cloud(self, name: str, find: Callable[[], Cloud]) -> Cloud:

@@ -60,6 +60,8 @@ class Batches:
         #: dataset of the run, as everything here that grows.
         self._collections: dict[Did, str | None] = {}
         self._contained: set[tuple[Did, Did]] = set()
+        #: What batches of this moment are about to register.
+        self._in_work: dict[Did, File] = {}
         self._refused = 0
         #: Datasets that the files are in, and how many this run has put there.
         self.datasets: Counter[Did] = Counter()
@@ -71,16 +73,34 @@ class Batches:
 
         :raises CatalogueError: when Rucio cannot be asked, or refuses one file after the other.
         """
+        rows: list[Row] = []
+        mine = list(_doubles_apart(files, rows))
+        with self._lock:
+            # Before Rucio is asked: what another batch has done with is in the catalogue by then.
+            taken = [(file, self._in_work[file.did]) for file in mine if file.did in self._in_work]
+            rows += [_double(file, first) for file, first in taken]
+            later = {file.did for file, _ in taken}
+            mine = [file for file in mine if file.did not in later]
+            self._in_work.update((file.did, file) for file in mine)
+        try:
+            rows += self._registered(mine)
+        finally:
+            with self._lock:
+                for file in mine:
+                    del self._in_work[file.did]
+        return rows
+
+    def _registered(self, files: Sequence[File]) -> list[Row]:
         if not files:
             return []
         rows: list[Row] = []
         try:
-            wanted = self._compared(list(_doubles_apart(files, rows)), rows)
+            wanted = self._compared(list(files), rows)
         except Refused as refused:
             if len(files) == 1:
                 return [row_of(files[0], Status.REFUSED, str(refused))]
             middle = len(files) // 2
-            return self.register(files[:middle]) + self.register(files[middle:])
+            return self._registered(files[:middle]) + self._registered(files[middle:])
         wanted = list(self._into_collections(wanted, rows))
         if self._dry_run:
             status = {True: Status.PLANNED, False: Status.ALREADY}
@@ -113,7 +133,9 @@ class Batches:
         for file, sums in self._with_checksums(new, rows):
             there = known.get(file.did)
             wrong = there and fault(file, there, sums, kept_path=self._keeps_paths)
-            if there is not None and not wrong and not comparable(there, sums):
+            # What a dry run would have to read is not known here.
+            unread = self._dry_run and self._reader is not None and not sums
+            if there is not None and not wrong and not unread and not comparable(there, sums):
                 wrong = f"Rucio has {file.did} elsewhere, and no checksum that this file could be compared by"
             if wrong:
                 rows.append(row_of(file, Status.CONFLICT, wrong, checksums=sums))
@@ -255,7 +277,11 @@ def _doubles_apart(files: Sequence[File], rows: list[Row]) -> Iterator[File]:
         if first is file:
             yield file
         else:
-            rows.append(row_of(file, Status.CONFLICT, f"{file.did} is another file as well: {first.shown}"))
+            rows.append(_double(file, first))
+
+
+def _double(file: File, first: File) -> Row:
+    return row_of(file, Status.CONFLICT, f"{file.did} is another file as well: {first.shown}")
 
 
 def _why_not(did: Did, known: Known, kind: str) -> str | None:

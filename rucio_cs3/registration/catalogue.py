@@ -26,6 +26,13 @@ class Refused(Exception):
     """Rucio does not take these files; another call with fewer of them may tell which."""
 
 
+def essence(error: Exception) -> str:
+    """What happened, in one line: Rucio says first what kind of thing went wrong, and then what. Of the database's
+    errors without the statement and its parameters."""
+    text = str(getattr(error, "orig", None) or error)
+    return " ".join((text.partition("Details:")[2] or text).partition("[SQL")[0].split())[:500] or type(error).__name__
+
+
 @dataclass(frozen=True, kw_only=True)
 class Known:
     """A DID that Rucio has.

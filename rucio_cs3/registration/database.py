@@ -24,7 +24,7 @@ from sqlalchemy import and_, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from rucio_cs3.clouds import Cloud
-from rucio_cs3.registration.catalogue import CatalogueError, Known, NewFile, Refused
+from rucio_cs3.registration.catalogue import CatalogueError, Known, NewFile, Refused, essence
 from rucio_cs3.registration.plan import ALGORITHMS
 from rucio_cs3.registration.templates import Did
 
@@ -199,12 +199,6 @@ def _asking() -> Iterator[None]:
         yield
     except (exception.DatabaseException, SQLAlchemyError) as exc:
         raise CatalogueError(f"Rucio's database cannot be used: {essence(exc)}") from exc
-
-
-def essence(error: Exception) -> str:
-    """What happened, in one line, without the statement and its parameters."""
-    text = str(getattr(error, "orig", None) or error)
-    return " ".join((text.partition("Details:")[2] or text).partition("[SQL")[0].split())[:500] or type(error).__name__
 
 
 def _known(row: Any, replica: Any, parents: frozenset[Did]) -> Known:

@@ -6,7 +6,7 @@ Asks Rucio's code on this machine, never its server.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -121,6 +121,12 @@ _CANDIDATES = (
     ("{folder[:2]:.}", "{path[2:]}"),
     ("{folder[:2]:.}", "{path[4:]}"),
 )
+
+
+def common_namings() -> Iterator[Naming]:
+    """How files of deterministic RSEs are named, by Rucio's own algorithms."""
+    for scope, name in _CANDIDATES:
+        yield Naming.parse(scope=scope, name=name)
 
 
 def _rule(validator: Any, value: str) -> str:

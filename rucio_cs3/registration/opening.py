@@ -11,6 +11,7 @@ from rucio_cs3.cs3 import errors
 from rucio_cs3.registration import keeping
 from rucio_cs3.registration.catalogue import Catalogue
 from rucio_cs3.registration.naming import Deterministic, RucioSchema
+from rucio_cs3.registration.neighbours import Neighbours, neighbours_of, others_of_rucio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +20,13 @@ class Rucio:
 
     :param schema: None where only Rucio's clients are installed.
     :param deterministic: None at a non-deterministic RSE.
+    :param neighbours: of a non-deterministic RSE.
     """
 
     catalogue: Catalogue
     schema: RucioSchema | None
     deterministic: Deterministic | None
+    neighbours: Neighbours | None = None
 
 
 def open_rucio(cloud: Cloud, *, account: str | None, reaper_may_delete: bool) -> Rucio:
@@ -48,7 +51,10 @@ def open_rucio(cloud: Cloud, *, account: str | None, reaper_may_delete: bool) ->
         raise errors.ConfigurationError(danger)
     catalogue = _catalogue(cloud, account)
     deterministic = Deterministic(cloud) if cloud.rse["deterministic"] else None
-    return Rucio(catalogue=catalogue, schema=_schema(catalogue.vo), deterministic=deterministic)
+    neighbours = None
+    if deterministic is None:
+        neighbours = neighbours_of(cloud, others_of_rucio(cloud.name), scopes=catalogue.scopes())
+    return Rucio(catalogue=catalogue, schema=_schema(catalogue.vo), deterministic=deterministic, neighbours=neighbours)
 
 
 def _catalogue(cloud: Cloud, account: str | None) -> Catalogue:

@@ -32,13 +32,12 @@ from rucio_cs3.files.walk import Entry, Trouble, walk
 from rucio_cs3.registration.batches import Batches
 from rucio_cs3.registration.catalogue import MOST, Catalogue, Refused
 from rucio_cs3.registration.naming import PATH_MAX, Deterministic, Naming, Schema
+from rucio_cs3.registration.neighbours import Neighbours
 from rucio_cs3.registration.plan import File, Row, Status, row_of
 from rucio_cs3.registration.reading import Reader
 from rucio_cs3.registration.templates import Did, Located, TemplateError
 from rucio_cs3.registration.threads import Pool
-
-#: Ending of the name that Rucio uploads to before it renames (uploadclient.py, rsemanager.py of Rucio 41.5.1).
-_UPLOAD_SUFFIX = ".rucio.upload"
+from rucio_cs3.undelete import RUCIO_UPLOAD_SUFFIX
 
 #: How many batches wait for Rucio beside the one that is being filled.
 _AHEAD = 2
@@ -81,6 +80,7 @@ class Registration:
     :param schema: what Rucio lets things be called; None where nobody knows that here, and Rucio itself will tell.
     :param deterministic: where a deterministic RSE has its files; None for a non-deterministic one.
     :param reader: reads files that come without a checksum; None leaves them out.
+    :param neighbours: other RSEs whose files are no replicas here.
     :raises InvalidReference: when the place is outside of the RSE's folder.
     :raises CatalogueError: when Rucio cannot be asked for its scopes.
     """
@@ -94,6 +94,7 @@ class Registration:
         schema: Schema | None,
         deterministic: Deterministic | None,
         reader: Reader | None = None,
+        neighbours: Neighbours | None = None,
     ) -> None:
         self._place = place
         self._catalogue = catalogue
@@ -101,6 +102,7 @@ class Registration:
         self._schema = schema
         self._deterministic = deterministic
         self._reader = reader
+        self._neighbours = neighbours
         self._above = _path_below(place)
         self._top = place.reference.name or place.cloud.name
         self._scopes = frozenset(catalogue.scopes())
@@ -184,7 +186,7 @@ class Registration:
             return Row(status=Status.UNREADABLE, place=shown, reason=str(found.error))
         info = found.info
         name = info.reference.name
-        if name.startswith(PART_PREFIX) or name.endswith(_UPLOAD_SUFFIX):
+        if name.startswith(PART_PREFIX) or name.endswith(RUCIO_UPLOAD_SUFFIX):
             return Row(status=Status.PARTIAL, place=shown, size=info.size)
         if any(fnmatch.fnmatchcase(found.relative, pattern) for pattern in self._options.exclude):
             return Row(status=Status.EXCLUDED, place=shown, size=info.size)
@@ -222,7 +224,8 @@ class Registration:
             if len(file.path) >= PATH_MAX:
                 wrong = f"its path has {len(file.path)} characters, and Rucio keeps {PATH_MAX - 1} of one"
                 return row_of(file, Status.REFUSED, wrong)
-            return None
+            wrong = self._neighbours.fault(file.pfn) if self._neighbours is not None else None
+            return row_of(file, Status.CONFLICT, wrong) if wrong is not None else None
         wrong = self._deterministic.fault(file.did, file.info.reference)
         if wrong is None:
             return None

@@ -13,7 +13,7 @@ from rucio.common import exception
 
 from rucio_cs3.clouds import Cloud
 from rucio_cs3.cs3 import errors
-from rucio_cs3.registration.catalogue import CatalogueError, Known, NewFile, Refused
+from rucio_cs3.registration.catalogue import CatalogueError, Known, NewFile, Refused, essence
 from rucio_cs3.registration.content_memory import ContentMemory
 from rucio_cs3.registration.plan import ALGORITHMS
 from rucio_cs3.registration.templates import Did
@@ -182,12 +182,6 @@ def _asking() -> Iterator[None]:
         raise Refused(essence(exc).partition(" Failed validating")[0]) from exc
     except exception.RucioException as exc:
         raise CatalogueError(f"Rucio's server says: {essence(exc)}") from exc
-
-
-def essence(error: Exception) -> str:
-    """What happened, in one line: Rucio says first what kind of thing went wrong, and then what."""
-    text = str(error).partition("Details:")[2] or str(error)
-    return " ".join(text.split())[:500] or type(error).__name__
 
 
 def _plain(dids: Collection[Did]) -> list[dict[str, str]]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from rucio_cs3.cs3 import CS3Storage, Reference
+from rucio_cs3.cs3.resources import FileInfo
 from tests.commands.clouds import CommandPlace, tree_of
 from tests.commands.running import Done
 
@@ -185,6 +187,65 @@ def test_names_are_changed_and_nothing_is_replaced(site: CommandPlace) -> None:
     assert site.tree() == {
         "b": b"b", "folder": None, "folder/a": b"a", "new": None, "new/sub": None, "new/sub/y": b"x",
     }  # fmt: skip
+
+
+def test_the_folder_of_a_cloud_is_not_moved(site: CommandPlace) -> None:
+    site.put("folder/sub/x", b"x")
+    site.add_entry("DEEP", folder=f"{site.folder.path}/folder/sub")
+    assert "never moved here" in said(site.run("mv", "DEEP:", "DEEP:x"))
+    if site.kind != "spaces":
+        for old in (site.folder.child("folder/sub"), site.folder.child("folder"), site.folder):
+            assert "never moved here" in said(site.run("mv", f"DEEP:{old}", f"DEEP:{site.folder.parent}/elsewhere"))
+    assert site.tree() == {"folder": None, "folder/sub": None, "folder/sub/x": b"x"}
+
+
+def test_below_a_file_there_is_nothing(site: CommandPlace) -> None:
+    site.put("file", b"1")
+    source = local(site, "a")
+    for arguments in (
+        ("put", source, site.at("file/below")),
+        ("put", source, site.at("file/below/deeper/")),
+        ("put-tree", plain_tree(site), site.at("file/below")),
+        ("mv", site.at("file"), site.at("file/x")),
+    ):
+        words = said(site.run(*arguments))
+        assert "CODE_" not in words, words
+        assert "a file stands where a folder is needed" in words or "into itself" in words, words
+    assert site.tree() == {"file": b"1"}
+
+
+def plain_tree(site: CommandPlace) -> Path:
+    return local(site, "tree/x").parent
+
+
+def test_nothing_is_made_here_for_what_is_not_there(one_site: CommandPlace) -> None:
+    one_site.put("folder/x", b"1")
+    for missing in ("none", "folder"):
+        said(one_site.run("get", one_site.at(missing), f"{one_site.local}/made/"))
+        assert not (one_site.local / "made").exists()
+    one_site.run("get", one_site.at("none"), one_site.at("folder/x"), f"{one_site.local}/made/")
+    assert tree_of(one_site.local / "made") == {"x": b"1"}
+
+
+def test_cat_compares_what_is_replaced_before_it_comes(one_site: CommandPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_site.put("file", b"a" * 1_100_000)
+    settled = CS3Storage.settled
+    versions: list[dict[str, str]] = []
+
+    def replaced(self: CS3Storage, reference: Reference) -> FileInfo:
+        info = settled(self, reference)
+        newer = local(one_site, "newer", bytes([ord("b") + len(versions)]) * 1_100_000)
+        one_site.storage.upload(newer, reference, overwrite=True)
+        sums = {"adler32": f"{zlib.adler32(newer.read_bytes()):08x}"}
+        assert one_site.storage.keep_checksums(one_site.storage.stat(reference), sums)
+        versions.append(sums)
+        return info
+
+    monkeypatch.setattr(CS3Storage, "settled", replaced)
+    done = one_site.run("cat", one_site.at("file"))
+    assert (done.code, done.err, done.stdout) == (0, "", b"b" * 1_100_000)
+    one_site.fault("data.get", "flip-byte")
+    assert "adler32 of what passed" in said(one_site.run("cat", one_site.at("file")))
 
 
 def test_deletion(site: CommandPlace) -> None:

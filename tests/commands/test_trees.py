@@ -11,6 +11,9 @@ import pytest
 
 from rucio_cs3.cs3 import CS3Storage, errors
 from rucio_cs3.cs3.resources import FileInfo
+from rucio_cs3.files.copying import Wishes
+from rucio_cs3.files.outcomes import Deed
+from rucio_cs3.files.trees import get_tree, put_tree
 from tests.commands.clouds import CommandPlace, tree_of
 
 TREE: dict[str, bytes | None] = {
@@ -253,3 +256,63 @@ def test_a_cloud_that_is_away_or_full_ends_the_run(one_site: CommandPlace) -> No
     ]
     assert done.out == "0 copied (0 B), 1 failed\n"
     assert one_site.tree() == {"tree": None}
+
+
+def test_other_threads_of_a_program_go_on(one_site: CommandPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a tree ends or is ended: who uses the same storage does not notice."""
+    source = plant(one_site.local / "source")
+    broken: list[int] = []
+    monkeypatch.setattr(one_site.storage.http, "break_off", lambda: broken.append(1))
+    assert len(list(put_tree(one_site.storage, source, one_site.file("t"), Wishes(skip_same=True)))) == files()
+    for going in (
+        put_tree(one_site.storage, source, one_site.file("u"), Wishes(skip_same=True)),
+        get_tree(one_site.storage, one_site.file("t"), one_site.local / "back", Wishes(skip_same=True)),
+    ):
+        next(going)
+        going.close()
+    assert broken == []
+
+
+def test_the_same_is_not_said_of_an_old_look(site: CommandPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Any look is old.
+    monkeypatch.setattr("rucio_cs3.files.copying.LOOK_S", -1.0)
+    source = plant(site.local / "source", {"a": b"a", "b": b"bbbb", "c": b"cccc"})
+    storage, top = site.storage, site.file("t")
+    once = Wishes(skip_same=True, threads=1)
+
+    def replaced(text: str) -> None:
+        newer = site.local / "newer"
+        newer.write_text(text)
+        storage.upload(newer, top.child("b"), overwrite=True)
+
+    assert [one.deed for one in put_tree(storage, source, top, once)] == [Deed.COPIED] * 3
+    going = put_tree(storage, source, top, once)
+    found = [next(going)]
+    replaced("their")
+    storage.delete_file(top.child("c"))
+    found += going
+    # What is there now counts: another content is not replaced, and what is gone is not said to be there.
+    assert [one.deed for one in found[:2]] == [Deed.SAME, Deed.FAILED]
+    assert "the content differs" in found[1].reason
+    assert found[2].deed is (Deed.COPIED if site.kind == "spaces" else Deed.FAILED)
+    replaced("bbbb")
+    assert Deed.FAILED not in [one.deed for one in put_tree(storage, source, top, once)]
+    coming = get_tree(storage, top, source, once)
+    found = [next(coming)]
+    replaced("their")
+    found += coming
+    assert [one.deed for one in found] == [Deed.SAME, Deed.FAILED, Deed.SAME]
+    assert (source / "b").read_bytes() == b"bbbb"
+
+
+def test_times_that_no_calendar_has_end_nothing(site: CommandPlace) -> None:
+    """Reva v3.12.1 and the embedded clouds state a time before 1970 as an enormous one."""
+    for name in ("a", "b", "c"):
+        site.put(f"old/{name}", name.encode())
+    os.utime(site.disk("old/b"), (-100, -100))
+    done = site.run("get-tree", site.at("old"), site.local / "back")
+    assert (done.code, done.err, done.out) == (0, "", "3 copied (3 B)\n")
+    assert tree_of(site.local / "back") == {"a": b"a", "b": b"b", "c": b"c"}
+    done = site.run("get", site.at("old/b"), site.local / "alone")
+    assert (done.code, done.err) == (0, "")
+    assert site.run("get-tree", site.at("old"), site.local / "back").out == "0 copied (0 B), 3 same\n"

@@ -50,6 +50,9 @@ def test_a_folder_comes_back(site: CommandPlace) -> None:
         site.storage.delete(site.file(f"data/{name}"))
     site.put("other", b"o")
     site.storage.delete(site.file("other"))
+    for name in (".rucio-cs3.0123456789abcdef.part", "four.rucio.upload"):
+        site.put(f"data/{name}", b"half of")
+        site.storage.delete(site.file(f"data/{name}"))
     site.put("data/two", b"there by now")
     done = site.run("undelete", "--all-below", site.at("data"), "--since", "1h")
     assert done.code == 1

@@ -28,6 +28,9 @@ SCOPE = "deleted-cs3"
 #: RSE -> its setting cs3_delete.
 WISHES = {"V3-KEEP": "keep", "V3-PURGE": "purge", "SPACES-PURGE": "purge", "REVA-KEEP": "keep", "REVA-PURGE": "purge"}
 FILES = 12
+#: RSEs where somebody else had a file at the place of one of the replicas, and the number of that.
+STRANGERS = [name for name, wish in WISHES.items() if wish == "purge"]
+SHARED = 1
 
 _UPLOAD = """
 import json, sys
@@ -95,6 +98,18 @@ def reaped(
         for name, wish in WISHES.items():
             rucio.add_rses(rses[name], attributes={"cs3_delete": wish})
         rucio.add_scope(SCOPE)
+        storages = {
+            name: stack.enter_context(CS3Storage(endpoint_of(rse.cloud), provider_of(rse.cloud)))  # type: ignore[arg-type]
+            for name, rse in rses.items()
+        }
+        found = Reaped(rucio, rses, storages, locked="SPACES-PURGE-0")
+        # A file of the same place and size as a replica went into the bin before.
+        for name in STRANGERS:
+            path = local / "stranger"
+            path.write_bytes(_stranger(name))
+            place = found.place(name, f"{name}-{SHARED}")
+            storages[name].upload(path, place)
+            storages[name].delete(place)
         items = []
         for name, rse in rses.items():
             for number in range(FILES):
@@ -102,15 +117,6 @@ def reaped(
                 path.write_bytes(path.name.encode())
                 items.append({"path": str(path), "rse": rse.name, "did_scope": SCOPE, "no_register": False})
         rucio._run([sys.executable, "-c", _UPLOAD], rucio.environment, timeout_s=120.0, given=json.dumps(items))
-        storages = {
-            name: stack.enter_context(CS3Storage(endpoint_of(rse.cloud), provider_of(rse.cloud)))  # type: ignore[arg-type]
-            for name, rse in rses.items()
-        }
-        found = Reaped(rucio, rses, storages, locked="SPACES-PURGE-0")
-        # Somebody else's file of the same place went into the bin before.
-        for name in ("V3-PURGE", "REVA-PURGE"):
-            storages[name].delete(_stranger(found, name, local))
-
         place = found.place("SPACES-PURGE", found.locked)
         lock = resources_pb2.Lock(lock_id="office", type=resources_pb2.LOCK_TYPE_EXCL)
         gateway = storages["SPACES-PURGE"]._gateway
@@ -130,12 +136,9 @@ def reaped(
         yield found
 
 
-def _stranger(found: Reaped, rse: str, local: Path) -> Reference:
-    path = local / "stranger"
-    path.write_bytes(b"another content")
-    place = found.place(rse, f"{rse}-0").sibling("stranger")
-    found.storages[rse].upload(path, place)
-    return place
+def _stranger(rse: str) -> bytes:
+    """As many bytes as the replica of its place has, and others."""
+    return f"{rse}-{SHARED}".lower().encode()
 
 
 def test_all_but_the_locked_file_is_deleted_at_once(reaped: Reaped) -> None:
@@ -158,11 +161,23 @@ def test_it_is_deleted_when_the_lock_is_gone(reaped: Reaped) -> None:
 
 @pytest.mark.parametrize("rse", WISHES)
 def test_the_bin_has_what_the_rse_wants(reaped: Reaped, rse: str) -> None:
-    strangers = Counter({"stranger": 1}) if rse in ("V3-PURGE", "REVA-PURGE") else Counter()
+    strangers = Counter({f"{rse}-{SHARED}": 1}) if rse in STRANGERS else Counter()
     kept = Counter(f"{rse}-{number}" for number in range(FILES)) if WISHES[rse] == "keep" else Counter()
     # What the upload itself has left there is no replica.
     found = Counter({name: count for name, count in reaped.in_bin(rse).items() if not name.startswith(".")})
     assert found == kept + strangers
+
+
+@pytest.mark.parametrize("rse", STRANGERS)
+def test_what_is_left_in_the_bin_is_not_rucios(reaped: Reaped, rse: str, tmp_path: Path) -> None:
+    storage, place = reaped.storages[rse], reaped.place(rse, f"{rse}-{SHARED}")
+    (item,) = [item for item in storage.recycle_bin.items(place.parent) if item.reference == place]
+    storage.recycle_bin.restore(item)
+    try:
+        storage.download(place, tmp_path / "restored")
+    finally:
+        storage.delete(place)
+    assert (tmp_path / "restored").read_bytes() == _stranger(rse)
 
 
 def test_what_was_purged_is_off_the_disk(reaped: Reaped, reva_sites: tuple[RevaSite, RevaSite]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,10 @@ TREE = {
 }
 SKIPPED = {"run1/.rucio-cs3.0123456789abcdef.part": b"half of", "run2/x.dat.rucio.upload": b"half of"}
 REFUSED = {"run2/a<b.dat": b"<", 'run2/quo"ted': b"", "run2/colon:ed": b""}
+
+
+#: Kinds of files that are not told to people one by one.
+FINE = ("registered", "already registered", "unfinished upload", "excluded")
 
 
 @dataclass
@@ -74,10 +79,13 @@ class Site:
             return running.end()
 
     def rows(self, *arguments: str, server: bool = False) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-        """Rows by place, and the sum, of JSON; only what was left out is in rows unless it is a dry run."""
+        """Rows by place, and the sum, of JSON; of the rows what was left out, or would be registered."""
         done = self.register(*arguments, "--json", server=server)
         *lines, last = map(json.loads, done.out.splitlines())
         assert done.code == (0 if last["all_well"] else 1), done.err
+        assert Counter(line["status"] for line in lines) == Counter(last["files"])
+        if "--dry-run" not in arguments:
+            lines = [line for line in lines if line["status"] not in FINE]
         return {line["place"].partition(":")[2]: line for line in lines}, last
 
     def replicas(self, rse: str) -> dict[tuple[str, str], tuple[int, str | None, str | None, Any]]:
@@ -286,6 +294,24 @@ def test_the_reaper_deletes_no_file_by_surprise(site: Site) -> None:
     assert reaped() == {"kept/a.dat", "ruled/b.dat"}
 
 
+def test_what_another_rse_of_the_folder_keeps_is_no_replica(site: Site) -> None:
+    cloud = site.rses["REG-SPACES"].cloud
+    for name, deterministic in (("REG-TWIN", True), ("REG-BESIDE", False), ("REG-THIRD", False)):
+        site.rses[name] = Rse(name, cloud, "http", folder="twin")
+        site.rucio.add_rses(site.rses[name], deterministic=deterministic)
+    kept = hash_path(SCOPE, "kept.dat")
+    site.fill("REG-TWIN", {kept: b"kept", "people/free.dat": b"free"})
+    site.rows(f"REG-TWIN:{kept.rpartition('/')[0]}", "--scope", SCOPE, "--name", "{name}")
+    for server, options in ((True, ["--dry-run"]), (False, ["--dry-run"]), (False, [])):
+        done = site.register("REG-BESIDE:", "--scope", SCOPE, "--name", "twin.{name}", *options, server=server)
+        assert done.code == 1
+        assert f"conflict: REG-BESIDE:{kept}: it lies where RSE REG-TWIN" in done.out
+        assert "are left out: REG-TWIN\n" not in done.out
+        assert "keep theirs are left out: REG-TWIN\n" in done.err
+        assert "cannot be asked: REG-THIRD\n" in done.err
+    assert site.replicas("REG-BESIDE").keys() == {(SCOPE, "twin.free.dat")}
+
+
 def test_bad_input_is_one_sentence(site: Site, tmp_path: Path) -> None:
     cases = {
         ("REG-SPACES:nowhere", "--scope", SCOPE): "nowhere",
@@ -301,6 +327,8 @@ def test_bad_input_is_one_sentence(site: Site, tmp_path: Path) -> None:
         f"[MINE]\nurl = {cloud.webdav_url}/v3\ncs3_gateway = {cloud.gateway}\ncs3_gateway_tls = false\n"
         f"cs3_root = {cloud.root}\nusername = {user.username}\npassword = {user.password}\n"
     )
+    # A section of the name of an RSE does not stand in its way.
+    clouds.write_text(clouds.read_text() + clouds.read_text().replace("[MINE]", "[REG-SPACES]"))
     for number, (arguments, said) in enumerate(cases.items()):
         done = site.register(
             *arguments, server=number % 2 == 1, RUCIO_CS3_CLOUDS=str(clouds), COLUMNS="40", TERM="dumb"

@@ -87,5 +87,5 @@ def test_memory_is_that_of_the_largest_folders(tmp_path: Path) -> None:
             tracemalloc.stop()
 
     peak_bytes(2, 2, 2)  # what is imported late
-    # The interpreter's table of interned strings takes a megabyte now and then (pathlib); 20 000 outcomes take ten.
-    assert peak_bytes(20, 20, 50) < peak_bytes(2, 20, 50) + 3_000_000
+    # The interpreter's table of interned strings takes some megabytes now and then (pathlib); 20 000 outcomes take ten.
+    assert peak_bytes(20, 20, 50) < peak_bytes(2, 20, 50) + 6_000_000

@@ -78,6 +78,14 @@ def test_an_early_end_ends_what_is_under_way() -> None:
     assert not begun.acquire(blocking=False)
 
 
+def test_at_a_normal_end_nothing_is_broken_off() -> None:
+    """The storage that would be broken off is that of the whole process, and others use it."""
+    broken: list[int] = []
+    things = [work(str(number)) for number in range(50)]
+    assert len(list(outcomes(things, threads=4, break_off=lambda: broken.append(1)))) == 50
+    assert broken == []
+
+
 def test_what_is_wrong_in_a_thread_is_raised() -> None:
     def broken(watch: Watch) -> Outcome:
         raise ZeroDivisionError

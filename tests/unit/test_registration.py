@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -12,13 +15,13 @@ from click.testing import CliRunner
 from rucio_cs3.cli.register import command
 from rucio_cs3.cs3 import errors
 from rucio_cs3.registration import keeping
-from rucio_cs3.registration.catalogue import MOST, CatalogueError, Known
+from rucio_cs3.registration.catalogue import MOST, CatalogueError, Known, NewFile
 from rucio_cs3.registration.content_memory import ContentMemory
 from rucio_cs3.registration.plan import Row, Status
 from rucio_cs3.registration.reading import Reader
 from rucio_cs3.registration.report import Report
 from rucio_cs3.registration.templates import Did
-from tests.unit.registration_world import Storage, World
+from tests.unit.registration_world import Catalogue, Storage, World
 
 TREE = {"a.txt": b"a", "run1/b.txt": b"bb", "run1/deep/c.txt": b"ccc", "run2/b.txt": b"other"}
 
@@ -174,6 +177,13 @@ def test_a_file_that_changes_while_it_is_read_is_left_out(monkeypatch: pytest.Mo
     assert "changed" in rows["a.txt"].reason
 
 
+def test_a_dry_run_says_of_what_it_would_read_no_conflict() -> None:
+    world = World(Storage({"a.txt": b"a"}, sums=False))
+    world.catalogue.dids[Did("jdoe", "a.txt")] = Known(kind="FILE", size=1, checksums={"adler32": "00620062"})
+    told = [world.run(reader=Reader(world.storage, parallel=1), dry_run=dry)["a.txt"].status for dry in (True, False)]  # type: ignore[arg-type]
+    assert told == [Status.PLANNED, Status.REGISTERED]
+
+
 def test_a_dry_run_reads_no_file() -> None:
     world = World(Storage(TREE, sums=False))
     assert all_are(world.run(reader=Reader(world.storage, parallel=1), dry_run=True), Status.PLANNED)  # type: ignore[arg-type]
@@ -270,6 +280,29 @@ def test_two_files_with_one_name_are_a_conflict(world: World) -> None:
     assert rows["run1/b.txt"].status is Status.REGISTERED
     assert rows["run2/b.txt"].status is Status.CONFLICT
     assert "CLOUD:run1/b.txt" in rows["run2/b.txt"].reason
+
+
+def test_two_files_with_one_name_in_batches_of_one_moment_are_a_conflict() -> None:
+    """Both have asked Rucio before either has told it of its file; and Rucio passes over what it has, in silence."""
+    both = threading.Barrier(2, timeout=2.0)
+
+    class Rucio(Catalogue):
+        def look(self, dids: Collection[Did], **more: Any) -> Mapping[Did, Known]:
+            found = super().look(dids, **more)
+            if any(did.name.startswith("f") for did in dids):
+                with contextlib.suppress(threading.BrokenBarrierError):
+                    both.wait()
+            return found
+
+        def add(self, files: Sequence[NewFile], attachments: Mapping[Did, Collection[Did]]) -> None:
+            super().add([file for file in files if file.did not in self.dids], attachments)
+
+    storage = Storage({f"run{run}/f{number:03}": b"x" * run for run in (1, 2) for number in range(MOST)})
+    world = World(storage, Rucio())
+    rows = world.run(name="{name}", dataset="{folder}")
+    found = Counter((place.split("/")[0], row.status) for place, row in rows.items())
+    assert found == {("run1", Status.REGISTERED): MOST, ("run2", Status.CONFLICT): MOST}
+    assert {parent.name for parent, _ in world.catalogue.content} == {"run1"}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from rucio_cs3.cli.files.given import Each, rse_option
+from rucio_cs3.cs3 import errors
 
 if TYPE_CHECKING:
     from rucio_cs3.clouds import Place
@@ -47,5 +48,11 @@ def _write(place: Place, out: BinaryIO) -> None:
             digests.update(buffer[:count])
             out.write(buffer[:count])
     out.flush()
-    if place.storage.stat(place.reference).content == info.content:
+    try:
         compare(info, digests.byte_count, digests.hexdigests(), operation="GET")
+    except errors.IntegrityError:
+        now = place.storage.stat(place.reference)
+        if now.content == info.content:
+            raise
+        # It was replaced meanwhile: then what came is this one.
+        compare(now, digests.byte_count, digests.hexdigests(), operation="GET")

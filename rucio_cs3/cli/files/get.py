@@ -47,9 +47,6 @@ def command(
     twice = next((name for name, times in Counter(names).items() if times > 1), None)
     if into and twice is not None:
         raise click.UsageError(f"two of the files are called {twice}, and would go to one place")
-    if into:
-        with local_errors(local):
-            local.mkdir(parents=True, exist_ok=True)
     wishes = Wishes(overwrite=overwrite, threads=min(threads, len(found)))
     things: list[Outcome | workers.Work] = []
     total = 0
@@ -59,6 +56,10 @@ def command(
         except errors.CS3Error as error:
             things.append(failed(one.shown, error))
             continue
+        if into and not info.is_directory:
+            # Only now: for a name that is misspelt nothing is made here.
+            with local_errors(local):
+                local.mkdir(parents=True, exist_ok=True)
         total += 0 if info.is_directory else info.size
         things.append(
             Download(

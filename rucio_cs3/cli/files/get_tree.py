@@ -35,4 +35,5 @@ def command(
     found = place(source, rse)
     telling = Telling(as_json=as_json, each=verbose or dry_run, goes_on=True)
     wishes = wishes_of(dry_run=dry_run, **options)
-    telling.take(get_tree(found.storage, found.reference, folder, wishes, telling.moved))
+    break_off = found.storage.http.break_off
+    telling.take(get_tree(found.storage, found.reference, folder, wishes, telling.moved, break_off))

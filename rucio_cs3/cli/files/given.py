@@ -61,10 +61,10 @@ def into_folder(text: str, destination: Place, *, several: bool) -> bool:
     """
     if text.endswith(("/", ":")):
         return True
-    try:
-        is_folder = destination.storage.stat(destination.reference).is_directory
-    except errors.NotFound:
-        is_folder = False
+    from rucio_cs3.files import looks
+
+    there = looks.look(destination.storage, destination.reference)
+    is_folder = there is not None and there.is_directory
     if several and not is_folder:
         raise click.UsageError(f"{destination.shown} is no folder; end it with a slash to have it made")
     return is_folder

@@ -15,8 +15,8 @@ from rucio_cs3.cs3 import errors
 def command(source: str, destination: str, rse: str | None) -> None:
     """Give a file or folder of a cloud another name, or put it into another folder of the same cloud.
 
-    Nothing is replaced. DESTINATION is the new name, or a folder that is there or ends with a slash. Of a replica of
-    Rucio only Rucio may change the name.
+    Nothing is replaced. DESTINATION is the new name, or a folder that is there or ends with a slash. The folder that
+    NAME: stands for and those above it stay where they are. Of a replica of Rucio only Rucio may change the name.
 
     \b
     Example:
@@ -28,10 +28,11 @@ def command(source: str, destination: str, rse: str | None) -> None:
     ends = [(one.cloud.endpoint, one.cloud.provider, one.reference.root) for one in (old, new)]
     if ends[0] != ends[1]:
         raise click.UsageError("both must be of one cloud; rucio-cs3 get and put copy between clouds")
+    old.refuse_whole("moved")
     if into_folder(destination, new, several=False):
         new = new.child(name)
     if new.reference == old.reference:
         raise click.UsageError(f"{old.shown} has this name already")
     if new.reference.path.startswith(f"{old.reference.path}/"):
-        raise errors.InvalidRequest("a folder cannot be moved into itself", target=old.shown)
+        raise errors.InvalidRequest("nothing can be moved into itself", target=old.shown)
     old.storage.move(old.reference, new.reference)

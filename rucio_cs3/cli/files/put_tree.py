@@ -36,4 +36,5 @@ def command(
     target = place(destination, rse)
     telling = Telling(as_json=as_json, each=verbose or dry_run, goes_on=True)
     wishes = wishes_of(dry_run=dry_run, **options)
-    telling.take(put_tree(target.storage, folder, target.reference, wishes, telling.moved))
+    break_off = target.storage.http.break_off
+    telling.take(put_tree(target.storage, folder, target.reference, wishes, telling.moved, break_off))

@@ -36,7 +36,7 @@ def command(places: tuple[str, ...], rse: str | None, recursive: bool, yes: bool
     each = Each(places, rse)
     for place in each:
         with each.said():
-            _refuse_root(place)
+            place.refuse_whole("deleted")
             info = place.storage.stat(place.reference)
             if info.is_directory and not recursive:
                 raise errors.InvalidRequest("is a folder; --recursive deletes it with all in it", target=place.shown)
@@ -54,16 +54,6 @@ def command(places: tuple[str, ...], rse: str | None, recursive: bool, yes: bool
             else:
                 place.storage.delete_file(place.reference)
     each.end()
-
-
-def _refuse_root(place: Place) -> None:
-    folder = place.cloud.folder
-    above = f"{folder.path}/" if folder.path else ""
-    if not place.reference.path or above.startswith(f"{place.reference.path}/"):
-        what = "the root of the storage"
-        if place.reference.path:
-            what = f"the folder of {place.cloud.name}, or one above it"
-        raise errors.InvalidRequest(f"is {what}, and is never deleted here", target=place.shown)
 
 
 def _content(place: Place) -> str:

@@ -25,15 +25,15 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     if text.isascii() and text.isdecimal():
         # A number of any length: float() of thousands of digits is inf, which is above the limit, too.
         return min(float(text), RETRY_AFTER_MAX_S)
-    until = _date(text)
+    until = http_date(text)
     if until is None:
         return None
     # By the server's own clock, where it tells it: ours may differ.
-    now = _date(headers.get("Date", "")) or datetime.datetime.now(datetime.timezone.utc)
+    now = http_date(headers.get("Date", "")) or datetime.datetime.now(datetime.timezone.utc)
     return min(max((until - now).total_seconds(), 0.0), RETRY_AFTER_MAX_S)
 
 
-def _date(text: str) -> datetime.datetime | None:
+def http_date(text: str) -> datetime.datetime | None:
     """An HTTP date in any of its three forms; None for anything else."""
     if len(text) > _DATE_MAX_CHARACTERS:
         return None

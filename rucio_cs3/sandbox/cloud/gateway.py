@@ -99,7 +99,8 @@ class Gateway:
         info.type = resources_pb2.ResourceType.Value(f"RESOURCE_TYPE_{kind}")
         info.etag = entry.etag
         info.mime_type = "httpd/unix-directory" if entry.is_directory else "application/octet-stream"
-        info.mtime.seconds = entry.mtime_ns // 1_000_000_000
+        # Reva v3.12.1 local puts a time before 1970 into the unsigned number as it is.
+        info.mtime.seconds = entry.mtime_ns // 1_000_000_000 % 2**64
         info.size = entry.size
         info.permission_set.CopyFrom(
             resources_pb2.ResourcePermissions(
