@@ -37,13 +37,13 @@ from rucio_cs3.sandbox.postgres import PostgresSite
 from rucio_cs3.sandbox.rucio_site import SANDBOX_POLICY, RucioSite
 from rucio_cs3.sandbox.story import Rse, hash_path
 
-SCOPE = "scale"
+SCOPE = DATABASE = "scale"
 PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
 
 #: The parts whose processors are watched, as the table has them.
 PARTS = ("agents", "database", "source", "destination")
 
-_SAMPLE_S = 0.5
+_SAMPLE_S = 0.25
 _FIRST, _LAST = 0.2, 0.9
 _PATIENCE_S = 900.0
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -137,7 +137,7 @@ def measure(options: argparse.Namespace) -> Figures:
         postgres = stack.enter_context(PostgresSite())
         sites = stack.enter_context(TwoSites(folder, options.rtt_ms / 1000))
         rucio = stack.enter_context(
-            RucioSite(folder / "rucio", policy_package=SANDBOX_POLICY, database=postgres.create_database("scale"))
+            RucioSite(folder / "rucio", policy_package=SANDBOX_POLICY, database=postgres.create_database(DATABASE))
         )
         bench = _Bench(rucio, postgres, sites, options)
         spent: dict[str, float] = {}
@@ -160,6 +160,8 @@ class _Bench:
     def __init__(self, rucio: RucioSite, postgres: PostgresSite, sites: TwoSites, options: argparse.Namespace) -> None:
         self._rucio, self._postgres, self._sites, self._options = rucio, postgres, sites, options
         self._number = 0
+        self._connection: Any = postgres.connect(DATABASE)
+        self._connection.autocommit = True
         rses = {
             "SOURCE": (Rse("SOURCE", sites.source, "http"), "auto"),
             "PULL": (Rse("PULL", sites.destination, "http", folder="pull"), "pull"),
@@ -192,7 +194,7 @@ class _Bench:
 
     def run(self, agents: int) -> Run:
         threads = str(self._options.threads)
-        options = ("--threads", threads, "--per-host", str(agents * self._options.threads), "--sleep-time", "1")
+        options = ("--threads", threads, "--per-host", str(agents * self._options.threads), "--sleep-time", "2")
         processes = [self._rucio.agent_loop(*options) for _ in range(agents)]
         samples = self._samples(lambda: [process.pid for process in processes if process.pid])
         self._rucio.stop_loops()
@@ -204,10 +206,11 @@ class _Bench:
         return Run(agents=agents, rate=transfers / seconds, cpu_s=cpu, transfers=transfers, seconds=seconds)
 
     def run_large(self, mode: str, size: int) -> Large:
-        process = self._rucio.agent_loop("--threads", "2", "--sleep-time", "1")
+        process = self._rucio.agent_loop("--threads", "2", "--sleep-time", "2")
         samples = self._samples(lambda: [process.pid] if process.pid else [])
         self._rucio.stop_loops()
-        first = next(one for one in samples if self._busy(one))
+        # The last look before anything was begun: what starting takes is no transfer's.
+        first = [one for one in samples if not one[3]][-1]
         cpu = {part: (samples[-1][2][part] - first[2][part]) / size * 1e9 for part in PARTS}
         return Large(mode=mode, cpu_s_per_gb=cpu)
 
@@ -224,20 +227,18 @@ class _Bench:
             while self._count("D"):
                 self._rucio.conveyor("finisher")
 
-    def _samples(self, agents: Any) -> list[tuple[float, int, dict[str, float]]]:
-        """Time, finished transfers and processor seconds of each part, until nothing is under way."""
-        samples: list[tuple[float, int, dict[str, float]]] = []
+    def _samples(self, agents: Any) -> list[tuple[float, int, dict[str, float], bool]]:
+        """Time, finished transfers, processor seconds of each part, and whether any has begun, until all are over."""
+        samples: list[tuple[float, int, dict[str, float], bool]] = []
         end = time.monotonic() + _PATIENCE_S
         while time.monotonic() < end:
-            samples.append((time.monotonic(), self._count("D"), self._cpu(agents())))
+            self._rucio.check_loops()
+            begun = self._one("SELECT COUNT(*) FROM requests WHERE started_at IS NOT NULL") > 0
+            samples.append((time.monotonic(), self._count("D"), self._cpu(agents()), begun))
             if not self._count("S"):
                 return samples
             time.sleep(_SAMPLE_S)
         raise RuntimeError(f"{self._count('S')} transfers are still under way after {_PATIENCE_S:g} s")
-
-    def _busy(self, sample: tuple[float, int, dict[str, float]]) -> bool:
-        # An agent has begun when it has started: what Python's imports take is not of a transfer.
-        return sample[2]["agents"] > 1.0 or sample[1] > 0
 
     def _cpu(self, agents: list[int]) -> dict[str, float]:
         processes = _processes()
@@ -252,7 +253,11 @@ class _Bench:
         }
 
     def _count(self, state: str) -> int:
-        return int(self._rucio.query("SELECT COUNT(*) FROM requests WHERE state = ?", state)[0][0])
+        return self._one("SELECT COUNT(*) FROM requests WHERE state = %s", state)
+
+    def _one(self, statement: str, *parameters: object) -> int:
+        # By one connection for all looks: a new one for each would be most of what the database does.
+        return int(self._connection.execute(statement, parameters).fetchone()[0])
 
 
 def _pid_of(site: Any) -> int:

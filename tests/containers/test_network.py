@@ -76,11 +76,14 @@ class Both:
         self.stored.write_bytes(random.Random(f"{folder} stored").randbytes(stored_bytes))
         storage.upload(self.stored, self.down)
 
-    def begin(self) -> tuple[Client, Client]:
-        return (
-            Client(lambda: self._storage.upload(self.sent, self.up)),
-            Client(lambda: self._storage.download(self.down, self.received)),
-        )
+    def begin(self) -> list[Client]:
+        return [Client(self._upload), Client(self._download)]
+
+    def _upload(self) -> object:
+        return self._storage.upload(self.sent, self.up)
+
+    def _download(self) -> object:
+        return self._storage.download(self.down, self.received)
 
     def assert_nothing_half(self, site: ContainerReva) -> None:
         assert not self.received.exists()
@@ -89,15 +92,15 @@ class Both:
     def assert_done(self, site: ContainerReva) -> None:
         """Once more, now that nothing is in the way; a connection that was cut is found dead only after a while."""
         deadline = time.monotonic() + _COME_BACK_S
-        while True:
-            clients = self.begin()
-            for client in clients:
+        left = [self._upload, self._download]
+        while left:
+            clients = [(work, Client(work)) for work in left]
+            for _, client in clients:
                 client.end()
-            errors = [client.error for client in clients if client.error is not None]
-            if not errors:
-                break
+            errors = [client.error for _, client in clients if client.error is not None]
             assert all(error.retryable for error in errors), errors
-            assert time.monotonic() < deadline, errors
+            assert not errors or time.monotonic() < deadline, errors
+            left = [work for work, client in clients if client.error is not None]
         assert self.received.read_bytes() == self.stored.read_bytes()
         assert site.path_on_disk(self.up.path).read_bytes() == self.sent.read_bytes()
 
