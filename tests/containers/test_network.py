@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from rucio_cs3.cs3 import CS3Storage, Reference
+from rucio_cs3.cs3.errors import AlreadyExists
 from rucio_cs3.sandbox.ports import free_ports
 from tests.containers import links
 from tests.containers.containers import ContainerReva
@@ -30,7 +31,7 @@ SLOW_BYTES = 1_500_000
 
 CABLE_BYTES = 400_000
 
-_COME_BACK_S = 60.0
+_COME_BACK_S = 150.0
 
 Sites = tuple[ContainerReva, ContainerReva]
 
@@ -82,6 +83,9 @@ class Both:
     def _upload(self) -> object:
         return self._storage.upload(self.sent, self.up)
 
+    def _is_there(self, site: ContainerReva) -> bool:
+        return site.path_on_disk(self.up.path).read_bytes() == self.sent.read_bytes()
+
     def _download(self) -> object:
         return self._storage.download(self.down, self.received)
 
@@ -98,9 +102,11 @@ class Both:
             for _, client in clients:
                 client.end()
             errors = [client.error for _, client in clients if client.error is not None]
-            assert all(error.retryable for error in errors), errors
-            assert not errors or time.monotonic() < deadline, errors
-            left = [work for work, client in clients if client.error is not None]
+            # One whose last answer was lost may have stored its file, which the next finds there.
+            again = [error for error in errors if not (isinstance(error, AlreadyExists) and self._is_there(site))]
+            assert all(error.retryable for error in again), errors
+            assert not again or time.monotonic() < deadline, errors
+            left = [work for work, client in clients if client.error in again]
         assert self.received.read_bytes() == self.stored.read_bytes()
         assert site.path_on_disk(self.up.path).read_bytes() == self.sent.read_bytes()
 
