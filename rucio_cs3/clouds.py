@@ -17,7 +17,7 @@ from rucio_cs3 import rse_logins, settings
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.config import Endpoint
 from rucio_cs3.cs3.login.providers import CredentialProvider
-from rucio_cs3.cs3.reference import SCHEMES, MountRoot, Reference
+from rucio_cs3.cs3.reference import SCHEMES, MountRoot, Reference, has_userinfo
 
 if TYPE_CHECKING:
     from rucio_cs3.cs3.storage import CS3Storage
@@ -196,11 +196,17 @@ def with_url(url: str, *, faults: list[errors.CS3Error] | None = None) -> Iterat
                 if faults is not None:
                     faults.append(error)
                 continue
-            try:
-                cloud.endpoint.webdav.reference(url)
-            except errors.InvalidReference:
-                continue
-            yield cloud
+            if holds(cloud.endpoint, url):
+                yield cloud
+
+
+def holds(endpoint: Endpoint, url: str) -> bool:
+    """Whether a URL is below an endpoint's WebDAV base."""
+    try:
+        endpoint.webdav.reference(url)
+    except errors.InvalidReference:
+        return False
+    return True
 
 
 def from_settings(name: str, values: Mapping[str, Any], *, where: str) -> Cloud:
@@ -256,8 +262,7 @@ def refuse_userinfo(url: str, what: str) -> None:
     :param what: what messages call the URL, which they do not repeat.
     :raises ConfigurationError: when it has a user name or password in it, as ``https://user:password@host/``.
     """
-    # By hand: the URL may be none, and its error would repeat it.
-    if "@" in url.partition("://")[2].partition("/")[0]:
+    if has_userinfo(url):
         raise errors.ConfigurationError(f"{what} has a user name or password in it; give the login apart")
 
 

@@ -19,7 +19,6 @@ from typing import Any
 from rucio_cs3 import clouds
 from rucio_cs3.clouds import Cloud, Place
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.config import Endpoint
 
 
 def find(text: str, *, rse: str | None = None) -> Place:
@@ -109,7 +108,7 @@ def _rses_with_url(url: str) -> Iterator[Cloud]:
             cloud = _of_rse(name, url)
         except errors.ConfigurationError:
             continue  # no cloud of ours, or one that nobody here can log in to
-        if _holds(cloud.endpoint, url):
+        if clouds.holds(cloud.endpoint, url):
             yield cloud
 
 
@@ -135,7 +134,7 @@ def _of_rse(name: str, url: str | None) -> Cloud:
         if not ours:
             raise errors.ConfigurationError(f"RSE {name} is no CS3 cloud: no protocol of it has an impl of rucio_cs3")
         found = [(protocol, rses.endpoint(settings, protocol)) for protocol in ours]
-        protocol, endpoint = next(((one, end) for one, end in found if url and _holds(end, url)), found[0])
+        protocol, endpoint = next(((one, end) for one, end in found if url and clouds.holds(end, url)), found[0])
         return Cloud(
             name=name,
             endpoint=endpoint,
@@ -170,14 +169,6 @@ def _session(settings: Mapping[str, Any], protocol: Mapping[str, Any]) -> Any:
     from rucio.client.rseclient import RSEClient
 
     return rse_credentials.RucioSession(RSEClient().auth_token, audience)
-
-
-def _holds(endpoint: Endpoint, url: str) -> bool:
-    try:
-        endpoint.webdav.reference(url)
-    except errors.InvalidReference:
-        return False
-    return True
 
 
 def names_of_rses() -> Iterator[str]:

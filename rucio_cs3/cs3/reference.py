@@ -196,6 +196,12 @@ def encode_path(path: str) -> str:
     return quote(path, safe="/" + _SAFE)
 
 
+def has_userinfo(url: str) -> bool:
+    """Whether a text that may be no URL at all has a user name or password in it."""
+    # By hand: the errors of a parser repeat what they do not understand.
+    return "@" in url.partition("://")[2].partition("/")[0]
+
+
 def _split(url: str) -> tuple[bool, str, int, str]:
     if len(url) > _URL_MAX_CHARACTERS:
         raise errors.InvalidReference(f"a URL of {len(url)} characters is longer than {_URL_MAX_CHARACTERS}")
@@ -210,7 +216,7 @@ def _split(url: str) -> tuple[bool, str, int, str]:
         user, _, server = parts.netloc.rpartition("@")
         host, port = _server(server)
     except ValueError as exc:
-        if "@" in url.partition("://")[2].partition("/")[0]:
+        if has_userinfo(url):
             raise errors.InvalidReference("a URL with a user name or password in it is none; remove them") from None
         raise errors.InvalidReference(f"{url!r} is no URL: {exc}") from exc
     if scheme not in SCHEMES:

@@ -55,7 +55,28 @@ class Wishes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upload:
+class _Copying:
+    """What both pieces of work are: one file, and an outcome in any case."""
+
+    storage: CS3Storage
+    wishes: Wishes
+    name: str
+    path: Path
+    reference: Reference
+    seen_s: float = field(default_factory=time.monotonic)
+
+    def __call__(self, watch: Watch) -> Outcome:
+        try:
+            return self._done(watch)
+        except errors.CS3Error as error:
+            return failed(self.name, error)
+
+    def _done(self, watch: Watch) -> Outcome:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload(_Copying):
     """A piece of work: a local file to a place in a cloud.
 
     :param name: for its outcome.
@@ -65,21 +86,9 @@ class Upload:
     :param seen_s: when ``there`` was looked at, on the monotonic clock.
     """
 
-    storage: CS3Storage
-    wishes: Wishes
-    name: str
-    path: Path
     status: os.stat_result
-    reference: Reference
     there: FileInfo | None = None
     looked: bool = True
-    seen_s: float = field(default_factory=time.monotonic)
-
-    def __call__(self, watch: Watch) -> Outcome:
-        try:
-            return self._done(watch)
-        except errors.CS3Error as error:
-            return failed(self.name, error)
 
     def _done(self, watch: Watch) -> Outcome:
         wishes = self.wishes
@@ -117,26 +126,14 @@ class Upload:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Download:
+class Download(_Copying):
     """A piece of work: a file in a cloud to a local place, whose folder is there. The local file gets its time, too.
 
     :param info: a look at the file in the cloud; it is looked at where None.
     :param seen_s: when that was, on the monotonic clock.
     """
 
-    storage: CS3Storage
-    wishes: Wishes
-    name: str
-    reference: Reference
-    path: Path
     info: FileInfo | None = None
-    seen_s: float = field(default_factory=time.monotonic)
-
-    def __call__(self, watch: Watch) -> Outcome:
-        try:
-            return self._done(watch)
-        except errors.CS3Error as error:
-            return failed(self.name, error)
 
     def _done(self, watch: Watch) -> Outcome:
         wishes = self.wishes

@@ -21,6 +21,7 @@ from rucio_cs3.filesystem import CS3FileSystem, CS3SecureFileSystem
 from rucio_cs3.notebook.shared_files import SharedFiles
 from tests.commands.clouds import CommandPlace
 from tests.contract.place import content
+from tests.notebook.by_options import filesystem_by_options
 
 
 def test_pandas_reads_and_writes(site: CommandPlace) -> None:
@@ -158,18 +159,7 @@ def _in_a_worker(fs: Any, path: str, opened: Any) -> tuple[int, bytes, str]:
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12: a fork with threads
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_workers_in_other_processes(site: CommandPlace, method: str) -> None:
-    user = next(iter(site.cloud.users.values()))
-    secret = site.local / "password"
-    secret.write_text(user.password)
-    secret.chmod(0o600)
-    by_options = fsspec.filesystem(
-        "cs3",
-        gateway=site.cloud.gateway,
-        gateway_tls="false",
-        root=site.cloud.root,
-        username=user.username,
-        password_file=str(secret),
-    )
+    by_options, password = filesystem_by_options(site)
     for fs, path in (
         (fsspec.filesystem("cs3"), "TEST/data.txt"),
         (by_options, site.url("data.txt").partition("://")[2]),
@@ -177,7 +167,7 @@ def test_workers_in_other_processes(site: CommandPlace, method: str) -> None:
         fs.pipe(path, b"content")
         opened = fsspec.core.OpenFile(fs, path, "r")
         pickled = pickle.dumps((fs, opened))
-        assert user.password.encode() not in pickled
+        assert password.encode() not in pickled
         assert pickle.loads(pickled)[0] == fs
         with multiprocessing.get_context(method).Pool(1) as pool:
             (found,) = pool.starmap(_in_a_worker, [(fs, path, opened)])

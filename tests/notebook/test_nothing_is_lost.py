@@ -20,6 +20,7 @@ from rucio_cs3.notebook import copying
 from rucio_cs3.notebook.shared_files import SharedFiles
 from tests.commands.clouds import CommandPlace
 from tests.contract.place import adler32, content
+from tests.notebook.by_options import filesystem_by_options
 
 
 def test_a_block_that_succeeds_while_another_fails_is_stored(spaces_site: CommandPlace) -> None:
@@ -140,18 +141,7 @@ def test_the_folder_of_a_cloud_stays(site: CommandPlace) -> None:
 
 def test_of_a_cloud_in_no_file_only_the_root_stays(spaces_site: CommandPlace) -> None:
     site = spaces_site
-    user = next(iter(site.cloud.users.values()))
-    secret = site.local / "password"
-    secret.write_text(user.password)
-    secret.chmod(0o600)
-    fs = fsspec.filesystem(
-        "cs3",
-        gateway=site.cloud.gateway,
-        gateway_tls="false",
-        root=site.cloud.root,
-        username=user.username,
-        password_file=str(secret),
-    )
+    fs, _ = filesystem_by_options(site)
     for name in ("file", "folder/x", "stays"):
         site.put(name, b"1")
     for name in ("file", "folder"):

@@ -34,6 +34,14 @@ method, *arguments = json.load(sys.stdin)
 getattr(Client(), method)(*arguments)
 """
 
+_EXPIRE_RULES = """
+import json, sys
+from rucio.client import Client
+client = Client()
+for rule in client.list_replication_rules({"scope": json.load(sys.stdin)}):
+    client.update_replication_rule(rule["id"], {"lifetime": 0})
+"""
+
 _DOMAINS = {
     "lan": {"read": 1, "write": 1, "delete": 1},
     "wan": {"read": 1, "write": 1, "delete": 1, "third_party_copy_read": 1, "third_party_copy_write": 1},
@@ -56,6 +64,10 @@ class RecordedRucio(RucioSite):
         """Add to rse-accounts.cfg, so that several stories share a Rucio."""
         self.accounts.update(accounts)
         super().set_rse_accounts(self.accounts)
+
+    def expire_rules(self, scope: str) -> None:
+        """All rules of a scope end now."""
+        self._run([sys.executable, "-c", _EXPIRE_RULES], self.environment, timeout_s=60.0, given=json.dumps(scope))
 
     def add_rses(
         self,

@@ -38,14 +38,6 @@ from rucio.client.uploadclient import UploadClient
 UploadClient().upload(json.load(sys.stdin))
 """
 
-_EXPIRE_RULES = """
-import json, sys
-from rucio.client import Client
-client = Client()
-for rule in client.list_replication_rules({"scope": json.load(sys.stdin)}):
-    client.update_replication_rule(rule["id"], {"lifetime": 0})
-"""
-
 
 @dataclass
 class Reaped:
@@ -121,7 +113,7 @@ def reaped(
         lock = resources_pb2.Lock(lock_id="office", type=resources_pb2.LOCK_TYPE_EXCL)
         gateway = storages["SPACES-PURGE"]._gateway
         gateway.ask("SetLock", provider_api_pb2.SetLockRequest(ref=to_message(place), lock=lock), str(place))
-        rucio._run([sys.executable, "-c", _EXPIRE_RULES], rucio.environment, timeout_s=60.0, given=json.dumps(SCOPE))
+        rucio.expire_rules(SCOPE)
         rucio.daemon("judge-cleaner")
         before = requests_to(v3, "gRPC Stat")
         found.reap()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,14 +22,6 @@ CASES = ("plain", "gone", "down", "refused", "expired", "locked")
 SPACES_CASES = ("refused", "expired")
 #: Those that delete nothing in the first round.
 TROUBLED = ("down", "refused", "expired", "locked")
-
-_EXPIRE_RULES = """
-import json, sys
-from rucio.client import Client
-client = Client()
-for rule in client.list_replication_rules({"scope": json.load(sys.stdin)}):
-    client.update_replication_rule(rule["id"], {"lifetime": 0})
-"""
 
 
 @dataclass
@@ -75,7 +66,7 @@ def rounds(sandbox_rucio: RecordedRucio, tmp_path_factory: pytest.TempPathFactor
             (local / case).write_bytes(case.encode())
             rucio.rucio("upload", "--rse", rse.name, "--scope", SCOPE, local / case)
             assert on_disk(rse, SCOPE, case).read_bytes() == case.encode()
-        rucio._run([sys.executable, "-c", _EXPIRE_RULES], rucio.environment, timeout_s=60.0, given=json.dumps(SCOPE))
+        rucio.expire_rules(SCOPE)
         rucio.daemon("judge-cleaner")
 
         on_disk(rses["gone"], SCOPE, "gone").unlink()

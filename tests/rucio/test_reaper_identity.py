@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +14,6 @@ from tests.contract.faulty_reva import FaultyReva, behind_relays
 from tests.contract.http_relay import Moment, Witness
 from tests.contract.mortal import CHANGED
 from tests.rucio.recorded_rucio import RecordedRucio, files_below, on_disk
-from tests.rucio.test_reaper import _EXPIRE_RULES
 
 pytestmark = pytest.mark.rucio
 
@@ -61,7 +58,7 @@ def test_a_replica_stays_while_nobody_knows_who_we_are(
     for file in files:
         file.write_bytes(file.name.encode())
     rucio.rucio("upload", "--rse", rse.name, "--scope", scope, *files)
-    rucio._run([sys.executable, "-c", _EXPIRE_RULES], rucio.environment, timeout_s=60.0, given=json.dumps(scope))
+    rucio.expire_rules(scope)
     rucio.daemon("judge-cleaner")
     on_disk(rse, scope, "gone").unlink()
 
