@@ -41,6 +41,8 @@ _SCATTERED = (
     "tests/rucio/test_story.py",
 )
 
+_REASON_CHARACTERS = 1_000
+
 
 def _reva_missing() -> str | None:
     # A RUCIO_CS3_REVAD that cannot be run raises here: a wish that is not met is an error, not a skip.
@@ -169,6 +171,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed and engine is not None:
         report.sections.extend(engine.logs())
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Where and why, once more and in short, below what servers wrote: that may be all that somebody keeps."""
+    reports = [*terminalreporter.getreports("failed"), *terminalreporter.getreports("error")]
+    if reports:
+        terminalreporter.write_sep("=", "reasons")
+    for report in reports:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        reason = str(crash or report.longrepr)[:_REASON_CHARACTERS]
+        terminalreporter.write_line(f"{report.nodeid} ({report.when}): {reason}")
 
 
 @pytest.fixture(scope="session", autouse=True)

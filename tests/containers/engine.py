@@ -36,7 +36,7 @@ OWNER_LABEL = "io.github.rucio-cs3.tests.owner"
 _TIMEOUT_S = 120
 
 # Of each container, with a test that failed.
-_LOG_LINES = 100
+_LOG_LINES = 40
 
 # Two runs may look at the same free addresses at the same moment.
 _ADDRESS_ATTEMPTS = 20

@@ -26,8 +26,10 @@ pytestmark = [pytest.mark.docker, pytest.mark.links, pytest.mark.reva, pytest.ma
 
 SIZE_BYTES = 4_000_000
 
-#: What a link carries in a second, so that there is time for something to happen.
-SLOW_BYTES = 1_500_000
+#: What a link carries in a second: so little that on the busiest machine nothing is over before something happens.
+LINK_BYTES = 400_000
+
+DISK_BYTES = 1_500_000
 
 CABLE_BYTES = 400_000
 
@@ -125,8 +127,8 @@ def test_a_site_is_away_for_a_while(
     traffic = Traffic(rucio, f"{happen.__name__}-{side}", *sites)
     with storage_of(site) as storage:
         # More than what waits in the buffers of both kernels when the site stands still.
-        both = Both(storage, traffic.name, tmp_path, sent_bytes=SIZE_BYTES, stored_bytes=4 * SIZE_BYTES)
-        links.throttle(site.box, SLOW_BYTES)
+        both = Both(storage, traffic.name, tmp_path, sent_bytes=4 * SIZE_BYTES, stored_bytes=4 * SIZE_BYTES)
+        links.throttle(site.box, LINK_BYTES)
         traffic.begin(SIZE_BYTES)
         traffic.wait("all transfers to move", lambda: traffic.moving() == len(MODES))
         clients = both.begin()
@@ -162,7 +164,7 @@ def test_a_slow_disk(container_place: ContainerPlace, sites: Sites, rucio: Rucio
     directory = tmp_path / "slow"
     directory.mkdir()
     with links.disk(directory / "storage", megabytes=64) as device:
-        slow = [{"Path": device, "Rate": SLOW_BYTES}]
+        slow = [{"Path": device, "Rate": DISK_BYTES}]
         options = {"device_write_bps": slow}
         with container_place.site("slow", directory=directory, container_options=options) as site:
             traffic = Traffic(rucio, "slow-disk", sites[0], site)
