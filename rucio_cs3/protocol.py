@@ -14,7 +14,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -26,6 +25,7 @@ from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.kept_checksums import KEEP_FROM_BYTES
 from rucio_cs3.cs3.reference import Reference, WebDAVBase, encode_path
 from rucio_cs3.made_names import MADE_NAMES
+from rucio_cs3.rucio_exceptions import PUT_EXCEPTIONS, RucioExceptions
 from rucio_cs3.settings import prefix_path
 
 if TYPE_CHECKING:
@@ -33,44 +33,11 @@ if TYPE_CHECKING:
     from rucio_cs3.cs3 import CS3Storage, Endpoint, FileInfo
     from rucio_cs3.deletion import Deletions
 
-_Table = Mapping[type[errors.CS3Error], type[exception.RucioException]]
-
 #: Ending of the name that Rucio uploads to before it renames (uploadclient.py, rsemanager.py of Rucio 41.5.1).
 UPLOAD_SUFFIX = ".rucio.upload"
 
 #: Bytes free that an unlimited space reports: Rucio's columns are signed 64-bit integers, and no disk is 4 EiB.
 UNLIMITED_BYTES = 2**62
-
-#: Error -> Rucio's exception, total over the tree by inheritance. Rucio's reaper decides by class:
-#: SourceNotFound means "deleted"; ServiceUnavailable, RSEAccessDenied and ResourceTemporaryUnavailable are
-#: strikes that exclude the whole RSE for a while, so they stand only for faults of the whole RSE; everything
-#: else concerns this file alone and is tried again in the next cycle.
-RUCIO_EXCEPTIONS: _Table = {
-    errors.NotFound: exception.SourceNotFound,
-    errors.AlreadyExists: exception.FileReplicaAlreadyExists,
-    errors.AccessDenied: exception.AccessDenied,
-    errors.Unauthenticated: exception.RSEAccessDenied,
-    errors.InvalidReference: exception.RSEFileNameNotSupported,
-    errors.InvalidRequest: exception.RSEOperationNotSupported,
-    errors.Unsupported: exception.RSEOperationNotSupported,
-    errors.NoSpaceLeft: exception.RSEOverQuota,
-    errors.Throttled: exception.ResourceTemporaryUnavailable,
-    errors.Unavailable: exception.ServiceUnavailable,
-    errors.DeadlineExceeded: exception.ServiceUnavailable,
-    errors.IntegrityError: exception.FileConsistencyMismatch,
-    errors.LocalError: exception.DestinationNotAccessible,
-    errors.ConfigurationError: exception.ConfigurationError,
-    errors.CS3Error: exception.RucioException,
-}
-
-#: Where ``put`` differs: its source is the local file, its destination the cloud.
-_PUT_EXCEPTIONS: _Table = {
-    errors.LocalNotFound: exception.SourceNotFound,
-    errors.LocalError: exception.SourceAccessDenied,
-    errors.NotFound: exception.DestinationNotAccessible,
-    errors.PreconditionFailed: exception.DestinationNotAccessible,
-    errors.AccessDenied: exception.DestinationNotAccessible,
-}
 
 
 class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
@@ -116,7 +83,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         """
         parsed: dict[str, dict[str, Any]] = {}
         prefix = unquote(prefix_path(self.attributes))
-        with _RucioExceptions():
+        with RucioExceptions():
             base = _server_base(self._server)
             for pfn in [pfns] if isinstance(pfns, str) else pfns:
                 path = f"/{base.reference(pfn).path}"
@@ -135,7 +102,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
 
     def http_url(self, pfn: str) -> str:
         """The ``https`` or ``http`` URL of a PFN of any scheme."""
-        with _RucioExceptions():
+        with RucioExceptions():
             base = _server_base(self._server)
             # So port 0, upper-case schemes and unencoded characters come out as other servers understand them, too.
             return base.url(base.reference(pfn))
@@ -151,7 +118,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         :raises ConfigurationError: naming RSE and key.
         :raises ServiceUnavailable: when the cloud cannot be reached.
         """
-        with _RucioExceptions():
+        with RucioExceptions():
             # Here, for it takes a tenth of a second, and many commands with this package never come here.
             from rucio_cs3.cs3.pool import POOL
 
@@ -190,7 +157,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
 
         :raises RSEFileNameNotSupported: for any other PFN.
         """
-        with _RucioExceptions():
+        with RucioExceptions():
             # Once for the PFN, rather than by parse_pfns() and again: this is a tenth of a stat.
             reference = self.endpoint.webdav.reference(pfn)
             below = self._prefix_reference.path
@@ -205,7 +172,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
 
         :raises ServiceUnavailable: when the cloud cannot say.
         """
-        with _RucioExceptions():
+        with RucioExceptions():
             return self.storage.exists(self.reference(path))
 
     def stat(self, path: str) -> dict[str, Any]:
@@ -218,7 +185,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         :raises RSEChecksumUnavailable: where content is to be proven and a larger file has no checksum; otherwise
             ``adler32`` is left out.
         """
-        with _RucioExceptions():
+        with RucioExceptions():
             info = self.storage.stat(self.reference(path))
             sums = info.checksums
             adler32 = sums.get("adler32") or self._found_out(path, info)
@@ -250,7 +217,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         :raises SourceNotFound: when the file is not there.
         :raises DestinationNotAccessible: when the local disk is full or the folder missing.
         """
-        with _RucioExceptions():
+        with RucioExceptions():
             self.storage.download(
                 self.reference(path),
                 Path(dest),
@@ -272,7 +239,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         :raises FileConsistencyMismatch: when the cloud has something else than was sent.
         """
         local_path = Path(source_dir, source) if source_dir else Path(source)
-        with _RucioExceptions(_PUT_EXCEPTIONS):
+        with RucioExceptions(PUT_EXCEPTIONS):
             reference = self.reference(target)
             moved = self.storage.upload(
                 local_path,
@@ -292,7 +259,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
 
         :raises SourceNotFound: when it is not there, and only then.
         """
-        with _RucioExceptions():
+        with RucioExceptions():
             self._deletions.delete(self.reference(path), self._references(MADE_NAMES.after(path)))
 
     def _references(self, pfns: Iterable[str]) -> Iterator[Reference]:
@@ -321,7 +288,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
         :raises SourceNotFound: when it is not there.
         :raises FileReplicaAlreadyExists: when the new name is taken.
         """
-        with _RucioExceptions():
+        with RucioExceptions():
             self.storage.move(self.reference(path), self.reference(new_path))
 
     def get_space_usage(self) -> tuple[int, int]:
@@ -329,7 +296,7 @@ class Default(RSEProtocol):  # type: ignore[misc]  # Rucio carries no types
 
         Of a space without a limit the unused are :data:`UNLIMITED_BYTES`, and the total is that and the used.
         """
-        with _RucioExceptions():
+        with RucioExceptions():
             reference = self._prefix_reference
             if not self.storage.exists(reference):
                 # Before the first upload there is no folder yet; its quota is that of the whole base.
@@ -374,29 +341,6 @@ class NoRename(Default):
     ) -> None:
         super().__init__(protocol_attr, rse_settings, logger=logger)
         self.renaming = False
-
-
-def rucio_exception(error: errors.CS3Error, first: _Table | None = None) -> exception.RucioException:
-    """Rucio's exception for an error: that of its nearest class in ``first``, then in :data:`RUCIO_EXCEPTIONS`."""
-    for table in (first or {}, RUCIO_EXCEPTIONS):
-        for kind in type(error).__mro__:
-            if kind in table:
-                return table[kind](str(error))
-    raise AssertionError(f"{type(error).__name__} is no CS3Error")
-
-
-class _RucioExceptions:
-    """Within it, errors of this package become Rucio's exceptions; ``first`` is as for :func:`rucio_exception`."""
-
-    def __init__(self, first: _Table | None = None) -> None:
-        self._first = first
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
-        if isinstance(error, errors.CS3Error):
-            raise rucio_exception(error, self._first) from error
 
 
 # An RSE has few protocols, and each of its many files asks for these.

@@ -26,7 +26,9 @@ from rich.panel import Panel
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from rucio_cs3.cli.sandbox import clouds_option
 from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud
+from rucio_cs3.sandbox.playground import DAEMONS
 from rucio_cs3.sandbox.policy.schema import NAME
 from rucio_cs3.sandbox.processes import ProcessError
 from rucio_cs3.sandbox.reva import RevaSite, RevaUnavailable, find_revad
@@ -39,27 +41,13 @@ _LARGE_BYTES = 100_000_000
 #: Pause between two looks at Rucio while its daemons work, in seconds.
 _LOOK_S = 0.2
 
-#: Rucio's daemons and ours, as they run at a site; they look for work every two seconds.
-_DAEMONS: Sequence[tuple[str, ...]] = (
-    ("conveyor-submitter", "--sleep-time", "2"),
-    ("cs3-agent", "--sleep-time", "2"),
-    ("conveyor-poller", "--sleep-time", "2", "--older-than", "0"),
-    ("conveyor-finisher", "--sleep-time", "2"),
-    ("judge-evaluator", "--sleep-time", "2"),
-    ("judge-cleaner", "--sleep-time", "2"),
-    ("reaper", "--sleep-time", "2", "--greedy", "--delay-seconds", "1", "--include-rses", "CLOUD-A|CLOUD-B"),
-)
+#: Rucio's daemons and ours, as they run at a site.
+_DAEMONS: Sequence[tuple[str, ...]] = (*DAEMONS[:-1], (*DAEMONS[-1], "--include-rses", "CLOUD-A|CLOUD-B"))
 
 
 @click.command(name="demo")
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path), required=False)
-@click.option(
-    "--clouds",
-    type=click.Choice(["auto", "reva", "embedded"]),
-    default="auto",
-    show_default=True,
-    help="Real Reva sites or embedded clouds; auto takes Reva where a revad is found.",
-)
+@clouds_option
 @click.option("--keep", is_flag=True, help="Leave everything running, and say how to play with it.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was proved as JSON, and the story to stderr.")
 def command(directory: Path | None, clouds: str, keep: bool, as_json: bool) -> None:
@@ -94,7 +82,7 @@ def command(directory: Path | None, clouds: str, keep: bool, as_json: bool) -> N
     finally:
         telling.summary()
         if as_json:
-            click.echo(json.dumps(telling.as_dict(), indent=2, ensure_ascii=False))
+            click.echo(json.dumps(telling.as_dict(), indent=2))
     sys.exit(0 if telling.all_proved else 1)
 
 

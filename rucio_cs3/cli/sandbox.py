@@ -24,15 +24,18 @@ _ENV = "env"
 _LOOK_S = 1.0
 
 
-@click.command(name="sandbox")
-@click.argument("directory", type=click.Path(path_type=Path), default=Path("rucio-sandbox"))
-@click.option(
+clouds_option = click.option(
     "--clouds",
     type=click.Choice(["auto", "reva", "embedded"]),
     default="auto",
     show_default=True,
     help="Real Reva sites or embedded clouds; auto takes Reva where a revad is found.",
 )
+
+
+@click.command(name="sandbox")
+@click.argument("directory", type=click.Path(path_type=Path), default=Path("rucio-sandbox"))
+@clouds_option
 @click.option("--daemons/--no-daemons", default=True, show_default=True, help="Rucio's daemons and an agent, too.")
 def command(directory: Path, clouds: str, daemons: bool) -> None:
     """Start clouds and a Rucio on this machine, to try things in, until Ctrl-C.

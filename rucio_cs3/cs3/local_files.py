@@ -163,7 +163,7 @@ class SafeFile:
                 )
             self._part.replace(self._path)
         self._let_go()
-        _sync_folder(self._path.parent)
+        sync_folder(self._path.parent)
 
     def __exit__(self, *_: object) -> None:
         self._drop()
@@ -196,6 +196,11 @@ def hidden_sibling(path: Path, word: str | None = None) -> Path:
     Short and without the final name, so that a name of 255 bytes has a sibling, too.
     """
     return path.with_name(f"{PART_PREFIX}{word or secrets.token_hex(8)}{PART_SUFFIX}")
+
+
+def is_part(name: str) -> bool:
+    """Whether a file or folder has a name that only this package gives, to what is not finished."""
+    return name.startswith(PART_PREFIX) and name.endswith(PART_SUFFIX)
 
 
 @contextlib.contextmanager
@@ -260,7 +265,7 @@ def _fallocate_call() -> Callable[..., Any] | None:
     return call  # type: ignore[no-any-return]
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the new name durable, where that can be done.
 
     A folder that may be written to and not read cannot be opened, and some file systems sync none (EINVAL): the file

@@ -17,10 +17,12 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
+from functools import partial
 from typing import Generic
 
 from rucio_cs3.cs3 import errors
-from rucio_cs3.doctor.deadlines import Work
+from rucio_cs3.doctor.deadlines import begin
 from rucio_cs3.doctor.findings import Check, Examined, Finding, Status, not_tried
 
 #: Where a check has none of its own; and for what is no error of the cloud.
@@ -51,8 +53,8 @@ class Examination(Generic[Examined]):
         self._checks = checks
         self._read_only = read_only
         self._changed = changed
-        self._ended: queue.SimpleQueue[tuple[str, Finding | BaseException]] = queue.SimpleQueue()
-        self._running: dict[str, tuple[Check[Examined], float, Work[None]]] = {}
+        self._ended: queue.SimpleQueue[tuple[str, Future[Finding]]] = queue.SimpleQueue()
+        self._running: dict[str, tuple[Check[Examined], float, Future[Finding]]] = {}
         #: What has been found, by the names of the checks.
         self.found: dict[str, Finding] = {}
 
@@ -72,9 +74,9 @@ class Examination(Generic[Examined]):
         :param within_s: longest wait, in seconds.
         :returns: whether all of them have ended.
         """
-        until = time.monotonic() + within_s
-        writers = [work for check, _, work in list(self._running.values()) if check.writes]
-        return all(work.wait(until - time.monotonic()) for work in writers)
+        # Ctrl-C may have come before the thread of one began; that does nothing any more.
+        writers = [work for check, _, work in list(self._running.values()) if check.writes and not work.cancel()]
+        return not wait(writers, within_s).not_done
 
     def _begin_what_may(self) -> None:
         for check in self._checks:
@@ -93,15 +95,11 @@ class Examination(Generic[Examined]):
         return self.found[name].status in _SUCCEEDED
 
     def _begin(self, check: Check[Examined]) -> None:
-        def work() -> None:
-            try:
-                self._ended.put((check.name, self._look(check)))
-            except BaseException as error:  # raised in the thread that waits for all
-                self._ended.put((check.name, error))
-
-        running = Work(f"doctor-{check.name}", work)
-        self._running[check.name] = check, time.monotonic() + check.deadline_s, running
-        running.start()
+        work: Future[Finding] = Future()
+        work.add_done_callback(lambda work: self._ended.put((check.name, work)))
+        # Known before it begins: Ctrl-C may come at any time, and whoever writes is waited for.
+        self._running[check.name] = check, time.monotonic() + check.deadline_s, work
+        begin(f"doctor-{check.name}", partial(self._look, check), work)
 
     def _look(self, check: Check[Examined]) -> Finding:
         try:
@@ -129,7 +127,7 @@ class Examination(Generic[Examined]):
         if not pending:
             return
         try:
-            name, outcome = self._ended.get(timeout=max(min(pending.values()) - time.monotonic(), 0.0))
+            name, work = self._ended.get(timeout=max(min(pending.values()) - time.monotonic(), 0.0))
         except queue.Empty:
             name = min(pending, key=pending.__getitem__)
             check = self._running[name][0]
@@ -140,8 +138,6 @@ class Examination(Generic[Examined]):
                 facts={"error": "DeadlineExceeded"},
             )
             return
-        if isinstance(outcome, BaseException):
-            raise outcome
         # One that was given up is not believed any more: others have been decided by it.
-        self.found.setdefault(name, outcome)
+        self.found.setdefault(name, work.result())
         del self._running[name]

@@ -1,6 +1,10 @@
 """All that is below a folder of a cloud, and the sums of it, in the memory of one folder for each level.
 
 What cannot be listed does not end a walk: it comes out of it as :class:`Trouble`, for the caller to count.
+
+The walk of a dump is another one (:mod:`rucio_cs3.inventory.crawl`), and shares no more than a stack of open folders:
+it lists ahead, in an order that lets it go on where another has ended, tells folders that have gone from those that are
+refused, and fails where the cloud is away, since a dump is all of a folder or nothing.
 """
 
 from __future__ import annotations

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future
+from functools import partial
 
 from rucio_cs3.cs3 import errors
+from rucio_cs3.cs3.team import Team
 from rucio_cs3.files.outcomes import Outcome
 
 #: Called with bytes that have just moved, from any thread; negative where they move again.
@@ -23,8 +25,8 @@ Work = Callable[[Watch], Outcome]
 #: Pieces that wait for each thread, so that none is idle while the next folder is listed.
 _AHEAD = 8
 
-#: How long threads are waited for once all is over, in seconds, and how often they are woken meanwhile. They end with
-#: the next bytes that move, and remove what they have begun; one whose gateway is silent dies with the process.
+#: How long work under way is waited for at an early end, in seconds, and how often it is woken meanwhile. It ends with
+#: the next bytes that move, and removes what it has begun; where a gateway is silent it dies with the process.
 _GRACE_S = 2.0
 _STEP_S = 0.1
 
@@ -85,94 +87,35 @@ def _all(
         for thing in things:
             yield thing if isinstance(thing, Outcome) else thing(watch)
         return
-    team = _Team(threads, watch)
-    is_early = True
+    team = Team(threads, "cs3-files")
+    done: queue.SimpleQueue[Future[Outcome]] = queue.SimpleQueue()
+    begun = 0
+
+    def told(count: int) -> None:
+        team.check()
+        watch(count)
+
     try:
         for thing in things:
             if isinstance(thing, Outcome):
                 yield thing
                 continue
-            team.take(thing)
-            yield from team.ready()
-            while team.is_full:
-                yield team.next()
-        while team.is_busy:
-            yield team.next()
-        is_early = False
-    finally:
-        team.end(break_off if is_early else _no_one)
-
-
-class _Team:
-    """Threads that begin when there is work, and what they have done."""
-
-    def __init__(self, most: int, watch: Watch) -> None:
-        self._most = most
-        self._watch = watch
-        self._todo: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        #: Pieces that were taken, and whose outcome was not handed out.
-        self._open = 0
-        self._over = threading.Event()
-
-    @property
-    def is_full(self) -> bool:
-        return self._open >= self._most * _AHEAD
-
-    @property
-    def is_busy(self) -> bool:
-        return self._open > 0
-
-    def take(self, work: Work) -> None:
-        self._open += 1
-        self._todo.put(work)
-        if len(self._threads) < min(self._most, self._open):
-            # Daemons: a server that is silent does not keep the process.
-            thread = threading.Thread(target=self._run, name="cs3-files", daemon=True)
-            thread.start()
-            self._threads.append(thread)
-
-    def ready(self) -> Iterator[Outcome]:
-        """What is done by now."""
-        while not self._done.empty():
-            yield self.next()
-
-    def next(self) -> Outcome:
-        """The next outcome, as soon as there is one."""
-        outcome = self._done.get()
-        self._open -= 1
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
-
-    def end(self, break_off: Callable[[], object]) -> None:
-        """All is over; wait a little for the threads, and call ``break_off`` while one is at work."""
-        self._over.set()
-        for _ in self._threads:
-            self._todo.put(None)
+            team.submit(partial(thing, told)).add_done_callback(done.put)
+            begun += 1
+            while begun >= threads * _AHEAD or not done.empty():
+                yield done.get().result()
+                begun -= 1
+        for _ in range(begun):
+            yield done.get().result()
+    except BaseException:
+        team.stop()
         until = time.monotonic() + _GRACE_S
-        for thread in self._threads:
-            while thread.is_alive() and time.monotonic() < until:
-                # Again and again: what broke is tried once more by those who do not know why.
-                break_off()
-                thread.join(_STEP_S)
-
-    def _run(self) -> None:
-        while (work := self._todo.get()) is not None:
-            if self._over.is_set():
-                return
-            try:
-                self._done.put(work(self._told))
-            except BaseException as exc:  # raised by next(), in the thread that wants the outcomes
-                self._done.put(exc)
-
-    def _told(self, count: int) -> None:
-        if self._over.is_set():
-            # What the data path knows for "somebody has pressed Ctrl-C": it removes what it has begun, in a hurry, and
-            # keeps what the next run can go on with.
-            raise KeyboardInterrupt
-        self._watch(count)
+        while not team.wait(0.0) and time.monotonic() < until:
+            # Again and again: what broke is tried once more by those who do not know why.
+            break_off()
+            team.wait(_STEP_S)
+        raise
+    team.stop()
 
 
 def _nobody(_: int) -> None:

@@ -8,8 +8,8 @@ from functools import partial
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.resources import FileInfo
 from rucio_cs3.cs3.storage import CS3Storage
+from rucio_cs3.cs3.team import Team
 from rucio_cs3.registration.plan import ALGORITHMS
-from rucio_cs3.registration.threads import Pool
 
 
 class Reader:
@@ -22,7 +22,7 @@ class Reader:
     def __init__(self, storage: CS3Storage, *, parallel: int, progress: Callable[[int], object] | None = None) -> None:
         self._storage = storage
         self._progress = progress
-        self._pool = Pool(parallel, "cs3-checksums")
+        self._team = Team(parallel, "cs3-checksums")
 
     def read(self, infos: Sequence[FileInfo]) -> list[dict[str, str] | str]:
         """adler32 and md5 of each file; a sentence in place of those of a file that cannot be had.
@@ -30,11 +30,11 @@ class Reader:
         :param infos: as the server last said; a file that is another by the time it was read has no checksum here.
         :raises CancelledError: when :meth:`stop` is called meanwhile.
         """
-        return [future.result() for future in [self._pool.submit(partial(self._checksums, info)) for info in infos]]
+        return [future.result() for future in [self._team.submit(partial(self._checksums, info)) for info in infos]]
 
     def stop(self) -> None:
         """Begin nothing more, and break off what is being read with the next bytes that come. Idempotent."""
-        self._pool.stop()
+        self._team.stop()
 
     def _checksums(self, info: FileInfo) -> dict[str, str] | str:
         try:
@@ -45,8 +45,6 @@ class Reader:
         return sums if after.content == info.content else "it changed meanwhile; register it again"
 
     def _told(self, count: int) -> None:
-        if self._pool.is_over:
-            # What the data path knows for Ctrl-C; nobody waits for it here.
-            raise KeyboardInterrupt
+        self._team.check()
         if self._progress is not None:
             self._progress(count)

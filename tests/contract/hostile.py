@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
@@ -18,6 +17,7 @@ from google.protobuf import message_factory
 
 from rucio_cs3.cs3.channel import LISTING_MAX_BYTES
 from tests.contract.place import Cloud
+from tests.listening import Listening, read_head
 
 _METHODS = gateway_api_pb2.DESCRIPTOR.services_by_name["GatewayAPI"].methods_by_name
 
@@ -97,55 +97,23 @@ def says(data: bytes) -> Script:
 _says_nothing = says(b"")
 
 
-class HostileServer:
+class HostileServer(Listening):
     """Says to each request what a script says."""
 
     def __init__(self, script: Script) -> None:
+        super().__init__()
         #: Heads of all requests.
         self.heads: list[str] = []
         self.script = script
         #: Bytes that were sent by :meth:`endless`.
         self.sent = 0
-        #: Set at the end.
-        self.over = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/data"
-        self._threads = [threading.Thread(target=self._serve, daemon=True)]
 
-    def __enter__(self) -> HostileServer:
-        self._threads[0].start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for thread in self._threads:
-            thread.join()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            thread = threading.Thread(target=self._one, args=(connection,), daemon=True)
-            self._threads.append(thread)
-            thread.start()
-
-    def _one(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            connection.settimeout(20)
-            data = b""
-            while b"\r\n\r\n" not in data:
-                if not (piece := connection.recv(65536)):
-                    return
-                data += piece
-            head = data.partition(b"\r\n\r\n")[0].decode("latin-1")
-            self.heads.append(head)
-            self.script(connection, head)
+    def serve(self, connection: socket.socket, number: int) -> None:
+        request = read_head(connection)
+        if request is not None:
+            self.heads.append(request[0])
+            self.script(connection, request[0])
 
     def endless(self, begin: bytes, more: bytes, *, pause_s: float = 0.0) -> Script:
         """Says something, and then something else for ever."""

@@ -192,7 +192,7 @@ def test_c1461_a_self_signed_certificate(world: World) -> None:
     front = world.serve(certificate)
     for bundle in (None, world.bundle):
         message = world.is_refused(front, "TLS .*failed: self.signed certificate", ca_bundle=bundle)
-        assert "ca_bundle (at an RSE: cs3_ca_bundle)" in message
+        assert "ca_bundle (as a setting: cs3_ca_bundle)" in message
     world.looks(front, ca_bundle=written(world.folder / "own.pem", *certificate.cert_chain_pems))
 
 

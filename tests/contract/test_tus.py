@@ -344,9 +344,8 @@ def test_c1031_the_next_upload_goes_on(place: Place, states: Path, overwrite: bo
     assert list(states.iterdir()) == []
 
 
-@both
-def test_c1032_ctrl_c_can_be_gone_on_with(place: Place, states: Path, overwrite: bool) -> None:
-    case = Case(place, overwrite=overwrite)
+def interruption() -> Callable[[int], None]:
+    """Ctrl-C, after more than half of the bytes."""
     handed_out = 0
 
     def interrupt(count: int) -> None:
@@ -355,7 +354,13 @@ def test_c1032_ctrl_c_can_be_gone_on_with(place: Place, states: Path, overwrite:
         if handed_out > 3 * MIB:
             raise KeyboardInterrupt
 
-    case.fails(KeyboardInterrupt, progress=interrupt)
+    return interrupt
+
+
+@both
+def test_c1032_ctrl_c_can_be_gone_on_with(place: Place, states: Path, overwrite: bool) -> None:
+    case = Case(place, overwrite=overwrite)
+    case.fails(KeyboardInterrupt, progress=interruption())
     place.cloud.traffic.clear()
     case.upload()
     case.assert_stored()
@@ -581,17 +586,9 @@ def test_c1040_a_ticket_that_leads_nowhere_any_more_is_given_up(place: Place, st
 
 
 def interrupted(case: Case) -> None:
-    """Leave the upload unfinished, after more than half of its bytes."""
-    handed_out = 0
-
-    def interrupt(count: int) -> None:
-        nonlocal handed_out
-        handed_out += count
-        if handed_out > 3 * MIB:
-            raise KeyboardInterrupt
-
+    """Leave the upload unfinished."""
     with pytest.raises(KeyboardInterrupt):
-        case.upload(progress=interrupt)
+        case.upload(progress=interruption())
 
 
 def test_c1044_what_is_gone_on_with_gets_its_folder_back(place: Place, states: Path) -> None:

@@ -97,7 +97,7 @@ class Truths:
         self.new = content(size)
         self.target = face.target
         self._caplog = caplog
-        self._neighbour = place.put("neighbour", NEIGHBOUR)
+        place.put("neighbour", NEIGHBOUR)
         self.local = place.local / "moved"
 
     # -- uploads -----------------------------------------------------------------------------------------------

@@ -109,18 +109,23 @@ def test_what_an_unfinished_upload_leaves_is_its_owners_alone(
     assert search(known, [Place(path.name, path.read_bytes()) for path in left]) == []
 
 
+def refreshed(issuer: Issuer, path: Path) -> IssuedToken:
+    """Tokens by a refresh token that is in a file."""
+    return IssuedToken(
+        issuer=IssuerSite(name="issuer", url=issuer.url),
+        grant="refresh_token",
+        client_id=issuer.client_id,
+        client_secret=Secret(issuer.client_secret),
+        refresh_token=path,
+    )
+
+
 @pytest.mark.parametrize("mask", UMASKS, ids=oct)
 def test_a_refresh_token_that_is_renewed_stays_its_owners_alone(tmp_path: Path, mask: int) -> None:
     with Issuer("einstein") as issuer:
         path = write_private(tmp_path / "refresh", issuer.refresh_token("einstein"))
         before = path.read_text()
-        token = IssuedToken(
-            issuer=IssuerSite(name="issuer", url=issuer.url),
-            grant="refresh_token",
-            client_id=issuer.client_id,
-            client_secret=Secret(issuer.client_secret),
-            refresh_token=path,
-        )
+        token = refreshed(issuer, path)
         with umask(mask):
             token.get()
     assert path.read_text() != before
@@ -135,13 +140,7 @@ def test_a_refresh_token_that_cannot_be_written_leaves_no_copy(
 
     with Issuer("einstein") as issuer:
         path = write_private(tmp_path / "refresh", issuer.refresh_token("einstein"))
-        token = IssuedToken(
-            issuer=IssuerSite(name="issuer", url=issuer.url),
-            grant="refresh_token",
-            client_id=issuer.client_id,
-            client_secret=Secret(issuer.client_secret),
-            refresh_token=path,
-        )
+        token = refreshed(issuer, path)
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(errors.ConfigurationError, match="cannot be written: No space left") as caught:
             token.get()
@@ -206,9 +205,6 @@ PLACES = [
     "link_file",
     "link_password_file",
 ]
-
-#: Of an issuer, which is asked only when the secret is had.
-OF_AN_ISSUER = ["client_secret_file", "refresh_token_file", "subject_token_file"]
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o660, 0o620, 0o666], ids=oct)

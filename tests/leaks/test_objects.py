@@ -107,7 +107,7 @@ def test_nothing_shows_a_secret_in_the_middle_of_the_work(
         "rucio_cs3.cs3.login.tokens.Credential",
         "rucio_cs3.cs3.resources.Ticket",
         "rucio_cs3.cs3.http.client._Call",
-        "rucio_cs3.cs3.http.connections.Request",
+        "rucio_cs3.cs3.http.connection.Request",
         "rucio_cs3.cs3.uploads.tus_uploads.Errand",
         "rucio_cs3.cs3.uploads.upload_state.Unfinished",
         "rucio_cs3.cs3.uploads.sealing.Seal",

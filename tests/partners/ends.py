@@ -27,6 +27,8 @@ TIMEOUTS = Timeouts(call_s=20.0, operation_s=40.0, connect_s=10.0, idle_s=30.0, 
 
 CONTENT = secrets.token_bytes(3 * 1024 * 1024 + 17)
 
+MODES: tuple[Wish, ...] = ("pull", "push", "relay")
+
 
 @dataclass(frozen=True)
 class Partner:
@@ -132,15 +134,11 @@ def job_of(content: bytes = CONTENT, *, attempt: int = 0) -> Job:
 class Free:
     """A claim that nobody contests."""
 
-    def __init__(self) -> None:
-        self.removals = 0
-
     def check(self) -> None: ...
 
     def confirm(self) -> None: ...
 
-    def allow_removal(self) -> None:
-        self.removals += 1
+    def allow_removal(self) -> None: ...
 
 
 @dataclass

@@ -26,6 +26,7 @@ from rucio_cs3.transfers.ladder import State
 from rucio_cs3.transfers.modes import Mode, Wish
 from tests.partners.ends import (
     CONTENT,
+    MODES,
     Partner,
     of_cloud,
     of_xrootd,
@@ -37,7 +38,6 @@ from tests.recording_site import Answer, Asked, RecordingSite
 
 OWN = "the-plain-sites-own-token"
 PASSWORD = "Basic dXNlcjp3b3Jk"
-MODES = ["pull", "push", "relay"]
 
 
 def macaroon(activities: str, path: str) -> str:

@@ -8,31 +8,15 @@ from rucio_cs3.cs3 import errors
 from rucio_cs3.sandbox.xrootd import XRootDSite
 from rucio_cs3.transfers.ladder import State
 from rucio_cs3.transfers.modes import Mode, Wish
-from tests.partners.ends import CONTENT, Partner, Seen, of_xrootd, transfer
+from tests.partners.ends import CONTENT, MODES, Partner, of_xrootd, transfer
 
 pytestmark = [pytest.mark.xrootd, pytest.mark.reva]
 
-MODES = ["pull", "push", "relay"]
-DIRECTIONS = ["to-xrootd", "from-xrootd"]
 
-
-@pytest.fixture(params=DIRECTIONS)
+@pytest.fixture(params=["to-xrootd", "from-xrootd"])
 def sites(request: pytest.FixtureRequest, reva: Partner, xrootd: Partner) -> tuple[Partner, Partner]:
     """Source and destination."""
     return (reva, xrootd) if request.param == "to-xrootd" else (xrootd, reva)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_a_file_is_brought_over_and_proven(sites: tuple[Partner, Partner], path: str, mode: Wish) -> None:
-    source, destination = sites
-    source.write(path, CONTENT)
-    watch = Seen()
-    outcome = transfer(source.end(path, "auto"), destination.end(path, mode), watch=watch)
-    assert outcome.state is State.DONE, outcome.reason
-    assert (outcome.copied, outcome.mode) == (True, Mode(mode))
-    assert watch.modes == [Mode(mode)]
-    assert destination.read(path) == CONTENT
-    assert source.read(path) == CONTENT
 
 
 def test_auto_pulls(sites: tuple[Partner, Partner], path: str) -> None:
@@ -59,32 +43,6 @@ def test_a_missing_source_leaves_nothing(sites: tuple[Partner, Partner], path: s
     assert isinstance(outcome.error, errors.NotFound)
     assert f"the source {source.end(path, 'auto').name} has no such file" in str(outcome.reason)
     assert destination.read(path) is None
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_other_content_than_the_catalogue_says_does_not_stay(
-    sites: tuple[Partner, Partner], path: str, mode: Wish
-) -> None:
-    source, destination = sites
-    wrong = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
-    source.write(path, wrong)
-    outcome = transfer(source.end(path, "auto"), destination.end(path, mode))
-    assert outcome.state is State.FAILED
-    assert isinstance(outcome.error, errors.IntegrityError), outcome.reason
-    assert destination.read(path) is None
-    assert source.read(path) == wrong
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_a_leftover_is_replaced_and_a_right_file_is_not(sites: tuple[Partner, Partner], path: str, mode: Wish) -> None:
-    source, destination = sites
-    source.write(path, CONTENT)
-    destination.write(path, b"half of an earlier attempt")
-    first = transfer(source.end(path, "auto"), destination.end(path, mode))
-    assert (first.state, first.copied) == (State.DONE, True), first.reason
-    assert destination.read(path) == CONTENT
-    again = transfer(source.end(path, "auto"), destination.end(path, mode))
-    assert (again.state, again.copied) == (State.DONE, False)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -19,9 +19,10 @@ import trustme
 
 from rucio_cs3.cs3 import Endpoint, Timeouts, WebDAVBase, errors
 from rucio_cs3.cs3.checksums import Digests
-from rucio_cs3.cs3.http import connections
+from rucio_cs3.cs3.http import connection, connections
 from rucio_cs3.cs3.http.client import HTTPClient, drain, http_error
 from rucio_cs3.cs3.streams import CHUNK_BYTES, UploadBody
+from tests.listening import Listening
 
 #: More than all socket buffers between two ends take.
 LARGE = 32 * 1024 * 1024
@@ -67,53 +68,17 @@ class Peer:
 Script = Callable[[Peer, int], None]
 
 
-class Server:
-    """Hands each connection to a script, in a thread of its own, and closes it afterwards."""
+class Server(Listening):
+    """Hands each connection to a script."""
 
     def __init__(self, script: Script, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls=tls)
         #: Heads of all requests, with the number of their connection; a script puts them here.
         self.heads: list[tuple[int, str]] = []
-        self.count = 0
-        #: Released at the end of each connection.
-        self.closed = threading.Semaphore(0)
-        #: Set at the end of the test, for scripts that wait.
-        self.over = threading.Event()
-        self._script, self._tls = script, tls
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._threads = [threading.Thread(target=self._serve)]
+        self._script = script
 
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            self._threads.append(threading.Thread(target=self._one, args=(connection, self.count)))
-            self.count += 1
-            self._threads[-1].start()
-
-    def _one(self, connection: socket.socket, number: int) -> None:
-        with connection, contextlib.suppress(OSError):
-            connection.settimeout(30)
-            if self._tls is None:
-                self._script(Peer(connection), number)
-            else:
-                with self._tls.wrap_socket(connection, server_side=True) as secure:
-                    self._script(Peer(secure), number)
-        self.closed.release()
-
-    def __enter__(self) -> Server:
-        self._threads[0].start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        # close() alone does not wake a thread in accept().
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for thread in self._threads:
-            thread.join()
+    def serve(self, connection: socket.socket, number: int) -> None:
+        self._script(Peer(connection), number)
 
 
 @contextlib.contextmanager
@@ -470,7 +435,7 @@ def test_an_answer_is_noticed_before_the_next_piece() -> None:
 
 def test_the_last_words_of_a_server_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """They come between a look and a sending that then fails."""
-    monkeypatch.setattr(connections.Connection, "has_spoken", lambda self: False)
+    monkeypatch.setattr(connection.Connection, "has_spoken", lambda self: False)
 
     def script(peer: Peer, number: int) -> None:
         peer.head()
@@ -699,7 +664,7 @@ def test_what_came_before_a_failure_is_handed_out(reset: bool) -> None:
 
 
 def test_a_body_is_sent_when_the_server_agrees(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "_CONTINUE_S", 20.0)
+    monkeypatch.setattr(connection, "_CONTINUE_S", 20.0)
 
     def script(peer: Peer, number: int) -> None:
         head = peer.head()
@@ -719,7 +684,7 @@ def test_a_body_is_sent_when_the_server_agrees(serving: Serving, monkeypatch: py
 
 
 def test_a_body_is_not_sent_when_the_server_refuses(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "_CONTINUE_S", 20.0)
+    monkeypatch.setattr(connection, "_CONTINUE_S", 20.0)
 
     def script(peer: Peer, number: int) -> None:
         peer.head()
@@ -735,7 +700,7 @@ def test_a_body_is_not_sent_when_the_server_refuses(serving: Serving, monkeypatc
 
 
 def test_a_body_is_sent_when_the_server_says_nothing(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "_CONTINUE_S", 0.1)
+    monkeypatch.setattr(connection, "_CONTINUE_S", 0.1)
     with serving(keeps()) as (server, one):
         assert one.put(5, Expect="100-continue")[0] == 200
         assert one.ask() == (200, b"ok")

@@ -26,6 +26,7 @@ from rucio_cs3.cs3.remote_file import RemoteFile
 from rucio_cs3.cs3.resources import Ticket
 from rucio_cs3.cs3.streams import UploadBody
 from rucio_cs3.sandbox.ports import free_port
+from tests.listening import Listening, read_head
 
 ACCESS, TRANSFER = "access-token-4711", "transfer-token-0815"
 #: More than all socket buffers between two ends take.
@@ -34,63 +35,22 @@ LARGE = 32 * 1024 * 1024
 Script = Callable[[socket.socket, bytes], None]
 
 
-class RawServer:
+class RawServer(Listening):
     """Reads the head of one request for each connection, and lets a script do the rest with the bare socket.
 
-    The connection is closed after the script, which gets what has come behind the head already.
+    The script gets what has come behind the head already.
     """
 
     def __init__(self, script: Script, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls=tls)
         self.heads: list[str] = []
-        #: Released for each connection after its end.
-        self.closed = threading.Semaphore(0)
         self._script = script
-        self._tls = tls
-        self._current: socket.socket | None = None
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve, daemon=True)
 
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            with connection, contextlib.suppress(OSError):
-                self._current = connection
-                connection.settimeout(30)
-                if self._tls is not None:
-                    with self._tls.wrap_socket(connection, server_side=True) as secure:
-                        self._one(secure)
-                else:
-                    self._one(connection)
-            self.closed.release()
-
-    def _one(self, connection: socket.socket) -> None:
-        data = b""
-        while b"\r\n\r\n" not in data:
-            piece = connection.recv(65536)
-            if not piece:
-                return
-            data += piece
-        head, _, rest = data.partition(b"\r\n\r\n")
-        self.heads.append(head.decode("latin-1"))
-        self._script(connection, rest)
-
-    def __enter__(self) -> RawServer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # close() alone does not wake a thread in accept().
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        # The client keeps a connection as long as anything, such as a traceback, knows its pool (urllib3 1.26.19).
-        with contextlib.suppress(OSError):
-            if self._current is not None:
-                self._current.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
+    def serve(self, connection: socket.socket, number: int) -> None:
+        request = read_head(connection)
+        if request is not None:
+            self.heads.append(request[0])
+            self._script(connection, request[1])
 
     def header(self, name: str, request: int = -1) -> str | None:
         """A header of a request, None where it has none."""

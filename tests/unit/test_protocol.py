@@ -28,7 +28,8 @@ from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.kept_checksums import KEEP_FROM_BYTES
 from rucio_cs3.cs3.login.tokens import Credential
 from rucio_cs3.cs3.reference import SCHEMES
-from rucio_cs3.protocol import UNLIMITED_BYTES, UPLOAD_SUFFIX, Default, NoRename, rucio_exception
+from rucio_cs3.protocol import UNLIMITED_BYTES, UPLOAD_SUFFIX, Default, NoRename
+from rucio_cs3.rucio_exceptions import rucio_exception
 from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud
 from rucio_cs3.transfers import ends
 from rucio_cs3.transfers import ladder as transfers
@@ -255,7 +256,7 @@ MEANINGS = {
 
 
 def all_errors(kind: type[errors.CS3Error] = errors.CS3Error) -> set[type[errors.CS3Error]]:
-    if kind.__name__.startswith("_") or kind.__module__.startswith("rucio_cs3.inventory."):
+    if kind.__name__.startswith("_") or kind.__module__.startswith(("rucio_cs3.inventory.", "rucio_cs3.places")):
         return set()  # a module's own, which it catches itself, or one that no protocol comes upon
     return {kind}.union(*(all_errors(one) for one in kind.__subclasses__()))
 

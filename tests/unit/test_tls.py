@@ -28,6 +28,7 @@ from rucio_cs3.cs3.config import Site
 from rucio_cs3.cs3.gateway import Gateway
 from rucio_cs3.cs3.retry import RetryPolicy
 from rucio_cs3.sandbox.ports import free_port
+from tests.listening import Listening
 
 
 def ssl_error(reason: str) -> ssl.SSLError:
@@ -78,36 +79,11 @@ def test_the_warning_is_of_one_process_and_one_site(monkeypatch: pytest.MonkeyPa
         tls.warn_of_insecurity(Site(name="A", insecure=True))
 
 
-class Greeter:
+class Greeter(Listening):
     """A TLS server that shakes hands, counts, and closes the connection."""
 
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self.count = 0
-        self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve)
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            with connection, contextlib.suppress(OSError):
-                self.count += 1
-                connection.settimeout(20)
-                self._context.wrap_socket(connection, server_side=True).close()
-
-    def __enter__(self) -> Greeter:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # close() alone does not wake a thread in accept().
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
+    def serve(self, connection: socket.socket, number: int) -> None:
+        pass
 
 
 @pytest.fixture
@@ -121,7 +97,7 @@ def greeting(authority: trustme.CA) -> Callable[..., Greeter]:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1", not_after=not_after).configure_cert(context)
         context.set_alpn_protocols(list(protocols))
-        return Greeter(context)
+        return Greeter(tls=context)
 
     return greeter
 

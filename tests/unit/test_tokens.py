@@ -19,7 +19,7 @@ from cs3.gateway.v1beta1 import gateway_api_pb2
 from rucio_cs3.cs3 import BasicProvider, Endpoint, Secret, WebDAVBase, errors, parse_root
 from rucio_cs3.cs3.login import authentication, tokens
 from rucio_cs3.cs3.login.authentication import Authentication
-from rucio_cs3.cs3.login.providers import CredentialProvider, Login
+from rucio_cs3.cs3.login.providers import BearerProvider, CredentialProvider, Login
 from rucio_cs3.cs3.login.tokens import (
     LENT_LIFE_S,
     Credential,
@@ -338,6 +338,23 @@ def test_a_refused_login_is_not_sent_again_at_once(clock: Clock) -> None:
     clock.go(authentication.REFUSED_S)
     assert logins.log_in().token == "token"
     assert logins.log_in().token == "token"
+
+
+@pytest.mark.parametrize("refusal", [errors.AccessDenied("no"), errors.ServerFault("no"), errors.InvalidRequest("no")])
+def test_a_bearer_token_that_has_ended_is_said_so(
+    clock: Clock, refusal: errors.CS3Error, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rucio_cs3.cs3.retry.RetryPolicy.pause_s", lambda _self, _attempt: 0.0)
+    gateway = Gateway()
+    gateway.error = refusal
+    ended = "it ended at 2023-11-14 21:13:20 UTC, so get a new one"
+    for ahead_s, said in ((-HOUR_S, True), (HOUR_S, False)):
+        token = jwt(json.dumps({"exp": clock.wall + ahead_s}))
+        logins = Authentication(ENDPOINT, BearerProvider(Secret(token)), gateway)
+        with pytest.raises(errors.CS3Error) as caught:
+            logins.log_in()
+        assert (ended in str(caught.value)) == said, str(caught.value)
+        assert token not in str(caught.value)
 
 
 def test_another_secret_is_tried_at_once(clock: Clock) -> None:

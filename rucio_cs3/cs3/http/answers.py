@@ -1,7 +1,7 @@
 """What a server answers by HTTP/1.1 (RFC 9112): the head, and the body's bytes straight into the caller's memory.
 
 Strict where leniency would be a guess about where a body ends. Knows a buffered reader, no sockets:
-:mod:`rucio_cs3.cs3.http.connections` has those, and :mod:`rucio_cs3.cs3.http.client` tells people what went wrong.
+:mod:`rucio_cs3.cs3.http.connection` has those, and :mod:`rucio_cs3.cs3.http.client` tells people what went wrong.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.config import Site
 from rucio_cs3.cs3.hosts import is_this_machine
 from rucio_cs3.cs3.http.answers import Broken, CutShort, Headers
-from rucio_cs3.cs3.http.connections import Connections, Exchange, Pieces, PiecesFailed, Request
+from rucio_cs3.cs3.http.connection import Pieces, PiecesFailed, Request
+from rucio_cs3.cs3.http.connections import Connections, Exchange
 from rucio_cs3.cs3.http.dialling import Dialling, NoDescriptors, NotAccepted, NotReached, Origin, Untrusted
 from rucio_cs3.cs3.http.retry_after import retry_after_s
 from rucio_cs3.cs3.http.wire import FellSilent, StoppedReading

@@ -116,7 +116,7 @@ def _addresses(origin: Origin) -> list[str]:
         if not allowed:
             raise NotReached(
                 "a redirect from elsewhere names it, and its name leads to this machine; if that is right, add it to "
-                "data_hosts (at an RSE: cs3_data_hosts)"
+                "data_hosts (as a setting: cs3_data_hosts)"
             )
     return allowed
 

@@ -1,6 +1,6 @@
 """One socket that does not block, plain or with TLS: all waiting for the network is here, limited by silence.
 
-Knows no HTTP; :mod:`rucio_cs3.cs3.http.connections` speaks that on it.
+Knows no HTTP; :mod:`rucio_cs3.cs3.http.connection` speaks that on it.
 """
 
 from __future__ import annotations

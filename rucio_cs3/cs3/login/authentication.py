@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Any
 
 from cs3.gateway.v1beta1 import gateway_api_pb2
@@ -15,7 +16,7 @@ from cs3.gateway.v1beta1 import gateway_api_pb2
 from rucio_cs3.cs3 import errors, retry
 from rucio_cs3.cs3.config import Endpoint
 from rucio_cs3.cs3.login.providers import PUBLIC_LINK, CredentialProvider, Login
-from rucio_cs3.cs3.login.tokens import Credential, new_credential
+from rucio_cs3.cs3.login.tokens import Credential, jwt_expiry, new_credential
 
 #: For how long a login that was refused is not sent again, in seconds: a daemon that goes on to the next of a thousand
 #: files would otherwise try a wrong password a thousand times, and clouds lock accounts out for less.
@@ -116,13 +117,19 @@ class Authentication:
                 # A wrong password is PERMISSION_DENIED; an unknown user that, too, or NOT_FOUND (OpenCloud).
                 raise errors.Unauthenticated(
                     f"{self._endpoint.name}: gateway {self._endpoint.gateway} refuses to log in {who}; "
-                    "check user name and secret",
+                    f"{_ended(login) or 'check user name and secret'}",
                     code=error.code,
                     trace=error.trace,
                 ) from error
             except errors.ServerFault as error:
                 # Both lines say INTERNAL in the first seconds after their start (and to unknown types).
                 error.retryable = True
+                if ended := _ended(login):
+                    raise errors.Unauthenticated(
+                        f"{self._endpoint.name}: gateway {self._endpoint.gateway} fails to log in {who}; {ended}",
+                        code=error.code,
+                        trace=error.trace,
+                    ) from error
                 raise
 
         response = retry.call(attempt, _RETRY, deadline_s=timeouts.operation_s)
@@ -131,3 +138,12 @@ class Authentication:
         if len(response.token) > TOKEN_MAX_CHARACTERS or not all("!" <= one <= "~" for one in response.token):
             raise errors.ProtocolViolation(f"{self._endpoint.name}: login of {who} gave what no header can carry")
         return str(response.token)
+
+
+def _ended(login: Login) -> str | None:
+    """What is to be done about a bearer token that has ended, by its own word and the clock of this machine."""
+    ends_at = jwt_expiry(login.client_secret) if login.type == "bearer" else None
+    if ends_at is None or ends_at > time.time():
+        return None
+    at = datetime.fromtimestamp(max(ends_at, 0.0), timezone.utc)
+    return f"it ended at {at:%Y-%m-%d %H:%M:%S} UTC, so get a new one"

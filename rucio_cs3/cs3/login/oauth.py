@@ -24,6 +24,7 @@ from urllib.parse import quote_plus, urlencode, urlsplit
 from rucio_cs3.cs3 import errors, retry
 from rucio_cs3.cs3.config import Site, Timeouts
 from rucio_cs3.cs3.http.client import HTTPClient
+from rucio_cs3.cs3.local_files import sync_folder
 from rucio_cs3.cs3.login.bearer_tokens import checked
 from rucio_cs3.cs3.login.providers import TokenGiver
 from rucio_cs3.cs3.login.secret import Secret, read_secret_file
@@ -325,15 +326,5 @@ def _replace(path: Path, file: IO[str] | None, secret: str) -> None:
         raise errors.ConfigurationError(
             f"the issuer gave a new refresh token, but {path} cannot be written: {exc.strerror}"
         ) from exc
-    # Some file systems cannot; the token is there all the same.
-    with contextlib.suppress(OSError):
-        _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
     # Otherwise the old token, worth nothing by then, may be back after a power failure.
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(path.parent)

@@ -72,7 +72,6 @@ class CloudState:
     uploads: UploadSessions
     faults: Faults
     storage_id: str
-    aside_directory: Path
     http_tpc: bool
     ranges: bool
     quota_bytes: int | None

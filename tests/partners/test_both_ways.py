@@ -1,4 +1,4 @@
-"""A real Reva that is known as a WebDAV site only, with another Reva and with the embedded cloud."""
+"""A CS3 cloud and a plain WebDAV site, in both directions and all modes: what holds for every pair."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from rucio_cs3.cs3 import BearerProvider, Secret, errors
 from rucio_cs3.sandbox.reva import RevaSite
 from rucio_cs3.transfers.ladder import State
 from rucio_cs3.transfers.modes import Mode, Wish
-from tests.partners.ends import CONTENT, Partner, Seen, of_cloud, plain_site, transfer, webdav_end
-
-pytestmark = pytest.mark.reva
-
-MODES = ["pull", "push", "relay"]
+from tests.partners.ends import CONTENT, MODES, Partner, Seen, of_cloud, plain_site, transfer, webdav_end
 
 
-@pytest.fixture(params=["reva", "embedded"])
-def cloud(request: pytest.FixtureRequest) -> Partner:
-    partner: Partner = request.getfixturevalue(request.param)
-    return partner
-
-
-@pytest.fixture(params=["to-webdav", "from-webdav"])
-def sites(request: pytest.FixtureRequest, cloud: Partner, reva_as_webdav: Partner) -> tuple[Partner, Partner]:
+@pytest.fixture(
+    params=[
+        pytest.param(f"{cloud}-{direction}-{site}", marks=marks)
+        for cloud, site, marks in (
+            ("reva", "xrootd", [pytest.mark.xrootd, pytest.mark.reva]),
+            ("reva", "reva_as_webdav", pytest.mark.reva),
+            ("embedded", "reva_as_webdav", pytest.mark.reva),
+        )
+        for direction in ("to", "from")
+    ]
+)
+def sites(request: pytest.FixtureRequest) -> tuple[Partner, Partner]:
     """Source and destination."""
-    return (cloud, reva_as_webdav) if request.param == "to-webdav" else (reva_as_webdav, cloud)
+    cloud, direction, site = request.param.split("-")
+    both = request.getfixturevalue(cloud), request.getfixturevalue(site)
+    return both if direction == "to" else (both[1], both[0])
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -33,7 +35,9 @@ def test_a_file_is_brought_over_and_proven(sites: tuple[Partner, Partner], path:
     source.write(path, CONTENT)
     watch = Seen()
     outcome = transfer(source.end(path, "auto"), destination.end(path, mode), watch=watch)
-    assert (outcome.state, outcome.mode) == (State.DONE, Mode(mode)), outcome.reason
+    assert outcome.state is State.DONE, outcome.reason
+    assert (outcome.copied, outcome.mode) == (True, Mode(mode))
+    assert watch.modes == [Mode(mode)]
     assert destination.read(path) == CONTENT
     assert source.read(path) == CONTENT
 
@@ -64,6 +68,7 @@ def test_a_leftover_is_replaced_and_a_right_file_is_not(sites: tuple[Partner, Pa
     assert (again.state, again.copied) == (State.DONE, False)
 
 
+@pytest.mark.reva
 def test_one_server_as_two_sites_is_found_out(reva_as_webdav: Partner, path: str) -> None:
     """By the same URL; the source would be the leftover."""
     written = reva_as_webdav.write(path, CONTENT)
@@ -73,6 +78,7 @@ def test_one_server_as_two_sites_is_found_out(reva_as_webdav: Partner, path: str
     assert written.read_bytes() == CONTENT
 
 
+@pytest.mark.reva
 def test_one_server_under_two_urls_is_found_out(path: str) -> None:
     """Known as a cloud by one URL and as a plain site by another, with content that would make it a leftover."""
     with RevaSite("twice", tls=True) as site, of_cloud(site) as cloud:
