@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from rucio_cs3.agent.claims import RowClaim
 from rucio_cs3.agent.database import CHUNK_ROWS
 from rucio_cs3.agent.execution import Running, Threads
+from rucio_cs3.agent.hops import Hop
 from rucio_cs3.agent.scheduling import Candidate, Link, Schedule
 
 #: So many short transfers at most are claimed ahead for each thread, and go back to the queue where they have not
@@ -34,12 +35,19 @@ class Ahead:
     """What was claimed before its turn, at ``since`` by the monotonic clock.
 
     :ivar prepared: whether a thread was asked to have its folder ready.
+    :ivar hop: once that thread has found its ends.
     """
 
     candidate: Candidate
     claim: RowClaim
     since: float = field(default_factory=time.monotonic)
     prepared: bool = False
+    hop: Hop | None = None
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether its turn should have come by now."""
+        return time.monotonic() - self.since > AHEAD_S
 
 
 @dataclass(frozen=True)
@@ -54,12 +62,13 @@ class Prepared:
 
 
 class ClaimedAhead:
-    """Not safe for threads: the dispatching one owns it. What is in here still waits in the schedule.
+    """Not safe for threads: who calls has the lock of :mod:`.underway`. What is in here still waits in the schedule.
 
     :param threads: copies at the same time.
     :param per_host: folders that are made at one host at the same time; one that hangs must not have all threads.
-    :param make_folder: for a row; gives ``retry_after_s``, and raises nothing. In a thread of its own.
-    :param told: gets a :class:`Prepared` for each; in a thread of its own.
+    :param make_folder: for a row; gives ``retry_after_s``, and raises nothing. In a thread of its own, without
+        the lock.
+    :param told: gets a :class:`Prepared` for each; likewise.
     """
 
     def __init__(
@@ -67,7 +76,7 @@ class ClaimedAhead:
         schedule: Schedule,
         threads: int,
         per_host: int,
-        make_folder: Callable[[RowClaim], float | None],
+        make_folder: Callable[[Ahead], float | None],
         told: Callable[[Prepared], object],
         name: str,
     ) -> None:
@@ -95,20 +104,24 @@ class ClaimedAhead:
         :param hungry: whether the database is asked anyway.
         """
         each = min(_AHEAD_PER_THREAD, int(AHEAD_S / 2 / max(self._average_s, 0.001)))
-        if not each or (not hungry and len(self.rows) > self._enough / 2):
+        if not each or not (hungry or self.is_low):
             return []
         slow = [request_id for request_id, one in running.items() if one.seconds > AHEAD_S / 2]
         best = self._schedule.ahead(each, CHUNK_ROWS // 2, time.monotonic(), slow=slow)
         self._enough = len(best)
         return [candidate for candidate in best if candidate.request_id not in self.rows]
 
+    @property
+    def is_low(self) -> bool:
+        """Whether half of what was wanted is used up."""
+        return len(self.rows) <= self._enough / 2
+
     def add(self, candidate: Candidate, claim: RowClaim) -> None:
         self.rows[claim.request_id] = Ahead(candidate, claim)
 
     def overdue(self) -> list[str]:
         """Those whose turn did not come in time."""
-        now = time.monotonic()
-        return [request_id for request_id, ahead in self.rows.items() if now - ahead.since > AHEAD_S]
+        return [request_id for request_id, ahead in self.rows.items() if ahead.is_overdue]
 
     def of_link(self, link: Link) -> list[str]:
         return [request_id for request_id, ahead in self.rows.items() if ahead.candidate.link == link]
@@ -132,4 +145,4 @@ class ClaimedAhead:
     def _prepare(self, ahead: Ahead) -> None:
         """In a thread of its own."""
         wanted = ahead.claim.request_id in self.rows
-        self._told(Prepared(ahead.candidate.link, self._make_folder(ahead.claim) if wanted else None))
+        self._told(Prepared(ahead.candidate.link, self._make_folder(ahead) if wanted else None))

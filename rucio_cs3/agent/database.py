@@ -110,7 +110,7 @@ def answers() -> bool:
 
 
 class Absence:
-    """Notes that the database is away and that it is back, and says each once. For one thread."""
+    """Notes that the database is away and that it is back, and says each once. One thread tells it; all may ask."""
 
     def __init__(self, what: str) -> None:
         self._what = what

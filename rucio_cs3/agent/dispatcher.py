@@ -1,42 +1,40 @@
 """What one agent has in hand: looks at the queue, claims what may run, hands it to threads, keeps the claims, reports.
 
-One thread owns all of it, and calls :meth:`Dispatcher.step` over and over. A step is one ladder::
+One thread calls :meth:`Dispatcher.step` over and over. A step is one ladder::
 
     Dispatcher.step
-      _collect                    transfers that have ended: reporting.Reporter tells Rucio; and those at their proofs
+      _collect                    transfers that have ended: reporting.Reporter tells Rucio
       _look                       queue.Queue: what waits; scheduling.Schedule has the order and the caps
       _start                      claims.take: all that starts now in one transaction; execution.perform in a thread
       _keep                       claims.keep: leases and progress of what runs long
 
 Rows are claimed when their transfers start, not when they are read; only where transfers are short are those that come
 next claimed along with them (ahead.ClaimedAhead), so that a transaction serves many. They go back to the queue where
-their turn does not come within seconds. While a small file is being proven, another copy goes on in its place: caps
-count copies, and proofs have as many places again.
+their turn does not come within seconds. What is claimed may begin while this thread does something else: what runs and
+what comes next is :mod:`rucio_cs3.agent.underway`. Only this thread claims, renews and hands in reports.
 """
 
 from __future__ import annotations
 
 import datetime
-import functools
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rucio.core.topology import ExpiringObjectCache, Topology
 
 from rucio_cs3.agent import claims, metrics
-from rucio_cs3.agent.ahead import ClaimedAhead, Prepared
-from rucio_cs3.agent.database import CHUNK_ROWS, FAILURES, Absence, reading, utc_now
-from rucio_cs3.agent.execution import Running, Threads, perform, prepare
+from rucio_cs3.agent.database import FAILURES, Absence, reading, utc_now
+from rucio_cs3.agent.execution import Running, perform, prepare
+from rucio_cs3.agent.hops import Hop
 from rucio_cs3.agent.options import Options
 from rucio_cs3.agent.outcomes import Finished
 from rucio_cs3.agent.queue import NARROW, Queue, Share, count
 from rucio_cs3.agent.reporting import Reporter
-from rucio_cs3.agent.scheduling import Candidate, Caps, Link, Schedule
+from rucio_cs3.agent.scheduling import PROOFS, Candidate, Caps
+from rucio_cs3.agent.underway import Underway
 from rucio_cs3.progress import Progress
 from rucio_cs3.transfers.jobs import Outcome, State
 
@@ -55,29 +53,12 @@ _PROGRESS_S = 10.0
 #: with nothing else to do needs to take them itself.
 _PATIENCE_S = 30.0
 
-#: A link is paused for no longer, whatever its hosts ask for, and for as long as ``_PAUSE_S`` where nobody says; in
-#: seconds. A request that is put off too often fails after a while, which such a pause must not exceed by much.
-_LONGEST_PAUSE_S = 900.0
-_PAUSE_S = 10.0
-
-#: The proofs of files up to this size are but a round trip or two, in bytes: meanwhile another copy goes on in their
-#: place. A larger file's may be a read of the whole, which is as much work for a site as a copy.
-_PROVEN_BESIDE_BYTES = 4 * 1024 * 1024
-
 #: The dispatching thread looks up at least so often, in seconds, to see whether it is to stop.
 _LOOK_UP_S = 0.5
 
 #: What transfers get to tidy up after they were told to stop, and reports to be written after that; in seconds.
 _TIDY_S = 15.0
 _DRAIN_S = 10.0
-
-
-@dataclass(frozen=True)
-class _Proof:
-    """A transfer is at its proof now, or, where not ``begins``, copies again."""
-
-    request_id: str
-    begins: bool
 
 
 class Dispatcher:
@@ -98,20 +79,13 @@ class Dispatcher:
         # Set when running transfers have to end, too.
         self._stopping = threading.Event()
         self._topology = ExpiringObjectCache(ttl=300, new_obj_fnc=Topology)
-        self._schedule = Schedule(_caps(options))
         self._queue = Queue(activities=options.activity, window=options.bulk)
         self._lease = datetime.timedelta(seconds=options.lease)
-        self._running: dict[str, Running] = {}
-        self._ended: queue.SimpleQueue[Finished | _Proof | Prepared] = queue.SimpleQueue()
-        # Half as many folders as copies at one host: they come on top of those.
-        folders = max(1, options.host_cap // 2)
-        self._ahead = ClaimedAhead(self._schedule, options.threads, folders, self._prepare, self._ended.put, name)
+        self._absence = Absence("queue")
+        self._underway = Underway(_caps(options), self._perform, self._prepare, self._may_begin, name)
         # Somebody else had them when they were to be claimed ahead; only where no other look finds them again.
         self._passed_over: set[str] = set()
-        caps = self._schedule.caps
-        self._threads = Threads(caps.total + caps.proofs, name)
         self._reporter = Reporter(stats_manager, self._remove, self._log)
-        self._absence = Absence("queue")
         self._looked_at = self._counted_at = self._kept_at = -float("inf")
         self._counted = 0
         self._complete = False
@@ -122,13 +96,15 @@ class Dispatcher:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        # Nobody would report what begins from here on.
+        self._underway.withdraw()
         self._reporter.__exit__(*exc_info)
 
     @property
     def idle(self) -> bool:
         """Whether all that was found has been done and reported."""
         looked = self._looked_at > 0
-        return looked and not (self._running or self._schedule.waiting or self._reporter.outstanding)
+        return looked and not (self._underway.running or self._underway.waiting or self._reporter.outstanding)
 
     def step(self, share: Share, logger: LoggerFunction) -> None:
         """Do what is due, or wait for it, at most half a second.
@@ -158,14 +134,13 @@ class Dispatcher:
         :returns: whether nothing was left running or unreported. What was is found again when its claim ends.
         """
         self._logger = logger
-        self._schedule.withdraw()
-        self._give_back(list(self._ahead.rows))
+        self._give_back(self._underway.withdraw())
         # A timer, because this thread may be waiting for a database that is away.
         stop_all = threading.Timer(grace_s, self._stopping.set)
         stop_all.daemon = True
         stop_all.start()
         deadline = time.monotonic() + grace_s + _TIDY_S
-        while self._running and time.monotonic() < deadline:
+        while self._underway.running and time.monotonic() < deadline:
             self._collect(_LOOK_UP_S)
             if not self._absence.pause_s:
                 try:
@@ -175,69 +150,42 @@ class Dispatcher:
                 else:
                     self._absence.over(logger)
         stop_all.cancel()
-        for running in self._running.values():
+        for running in self._underway.running:
             logger(logging.ERROR, "%s: does not stop; its claim ends by itself", running.claim.request_id)
         drained = self._reporter.drain(_DRAIN_S)
         if not drained:
             logger(logging.ERROR, "%d reports are left unsaid; their claims end", self._reporter.outstanding)
-        ended = self._threads.close(0.0 if self._running else _DRAIN_S)
-        self._ahead.close(_LOOK_UP_S)
+        ended = self._underway.close(0.0 if self._underway.running else _DRAIN_S, _LOOK_UP_S)
         return drained and ended
 
     # -- the rungs ------------------------------------------------------------------------------------------------
 
     def _collect(self, timeout_s: float) -> None:
-        """Take in what has ended; wait for the first that ends."""
-        try:
-            told = self._ended.get(timeout=timeout_s)
-            while True:
-                if isinstance(told, Finished):
-                    self._end(told)
-                elif isinstance(told, Prepared):
-                    self._ahead.prepared(told)
-                    if told.retry_after_s is not None:
-                        self._pause(told.link, told.retry_after_s)
-                elif told.begins:
-                    self._schedule.proves(told.request_id)
-                else:
-                    self._schedule.copies_again(told.request_id)
-                told = self._ended.get_nowait()
-        except queue.Empty:
-            return
-
-    def _end(self, finished: Finished) -> None:
-        running = self._running.pop(finished.request_id)
-        self._schedule.ended(finished.request_id)
-        outcome = finished.outcome
-        if outcome.state is State.POSTPONED:
-            self._pause(running.link, _PAUSE_S if outcome.retry_after_s is None else outcome.retry_after_s)
-        else:
-            self._ahead.took(running.seconds)
-        if outcome.state is not State.ABANDONED:
-            # From here on its claim is not renewed, so a report never meets a renewal.
-            self._reporter.report(finished)
-
-    def _pause(self, link: Link, pause_s: float) -> None:
-        self._schedule.pause(link, time.monotonic() + min(pause_s, _LONGEST_PAUSE_S))
-        self._give_back(self._ahead.of_link(link))
+        """Take in what has ended; wait until this thread is needed."""
+        self._underway.wait(timeout_s)
+        self._give_back(self._underway.unwanted(overdue=False))
+        for finished in self._underway.ended():
+            if finished.outcome.state is not State.ABANDONED:
+                # From here on its claim is not renewed, so a report never meets a renewal.
+                self._reporter.report(finished)
 
     def _next_look(self) -> float:
         """When to look at the queue, by the monotonic clock."""
         if self._stopped.is_set() or (self._once and self._looked_at > 0):
             return float("inf")
         # Of what it had most is gone, or may not run now, and there is more.
-        hungry = self._schedule.room > 0 or self._schedule.waiting < self._options.threads
+        hungry = self._underway.room > 0 or self._underway.waiting < self._options.threads
         return self._looked_at + (_LOOK_AGAIN_S if hungry and not self._complete else self._options.sleep_time)
 
     def _look(self, share: Share) -> None:
         if self._window is not None:
             # What still waits waits for hosts that are busy; others may be further back.
-            blocked = self._schedule.room > 0 and self._schedule.waiting > 0 and not self._complete
+            blocked = self._underway.room > 0 and self._underway.waiting > 0 and not self._complete
             self._window = min(4 * self._window, self._options.bulk) if blocked else NARROW
         with reading() as session:
             look = self._queue.look(session, share, window=self._window)
             candidates = list(look.candidates)
-            if share.of > 1 and look.complete and len(candidates) < self._schedule.room:
+            if share.of > 1 and look.complete and len(candidates) < self._underway.room:
                 candidates += self._queue.look_at_left(session, datetime.timedelta(seconds=_PATIENCE_S))
             if look.complete:
                 self._counted = len(look.candidates)
@@ -247,53 +195,21 @@ class Dispatcher:
         self._looked_at, self._complete = time.monotonic(), look.complete
         if self._once:
             candidates = sorted(candidates, key=lambda candidate: candidate.order)[: self._options.bulk]
-        # Those that are claimed already are in the queue for nobody, and wait all the same.
-        claimed = [ahead.candidate for ahead in self._ahead.rows.values()]
-        waiting = self._schedule.offer([*candidates, *claimed])
+        waiting = self._underway.offer(candidates)
+        claimed = [ahead.candidate for ahead in self._underway.claimed]
         since = [one.since for one in claimed] + ([look.oldest] if look.oldest else [])
         age_s = (utc_now() - min(since)).total_seconds() if since else 0.0
-        metrics.queue(self._counted + len(claimed), max(0.0, age_s), len(self._running))
-        self._log(logging.DEBUG, "%d requests found, %d run", waiting, len(self._running))
+        metrics.queue(self._counted + len(claimed), max(0.0, age_s), len(self._underway.running))
+        self._log(logging.DEBUG, "%d requests found, %d run", waiting, len(self._underway.running))
 
     def _start(self) -> None:
         """Claim and start all that may run now."""
-        starting: list[Candidate] = []
-        while len(starting) < CHUNK_ROWS // 2 and not self._stopped.is_set():
-            candidate = self._schedule.next(time.monotonic())
-            if candidate is None:
-                break
-            starting.append(candidate)
-        unclaimed = []
-        for candidate in starting:
-            if not self._begin(candidate):
-                unclaimed.append(candidate)
+        unclaimed, following = self._underway.start(self._passed_over)
         try:
-            # These are under way before the database is asked for more.
-            following = [] if self._stopped.is_set() else self._ahead.wanted(self._running, hungry=bool(unclaimed))
-            following = [candidate for candidate in following if candidate.request_id not in self._passed_over]
             if unclaimed or following:
                 self._claim(unclaimed, following)
         finally:
-            for candidate in unclaimed:
-                if not self._begin(candidate):
-                    # Gone, or another agent was faster; or the database failed, and the next look finds it again.
-                    self._schedule.ended(candidate.request_id)
-            self._ahead.prepare()
-
-    def _begin(self, candidate: Candidate) -> bool:
-        """Hand a claimed one to a thread; False where it is not claimed."""
-        ahead = self._ahead.rows.pop(candidate.request_id, None)
-        if ahead is None:
-            return False
-        ahead.claim.begin()
-
-        def proves(begins: bool) -> None:
-            if (ahead.claim.row["bytes"] or 0) <= _PROVEN_BESIDE_BYTES:
-                self._ended.put(_Proof(candidate.request_id, begins))
-
-        running = self._running[candidate.request_id] = Running(ahead.claim, candidate.link, proves)
-        self._threads.submit(functools.partial(self._perform, running))
-        return True
+            self._underway.start_claimed(unclaimed)
 
     def _claim(self, at_once: Sequence[Candidate], following: Sequence[Candidate]) -> None:
         """
@@ -301,47 +217,49 @@ class Dispatcher:
         """
         by_id = {candidate.request_id: candidate for candidate in (*at_once, *following)}
         ahead = [candidate.request_id for candidate in following]
-        for claim in claims.take(by_id, self._lease, self._stopping.is_set, ahead=ahead):
-            self._ahead.add(by_id.pop(claim.request_id), claim)
+        taken = claims.take(by_id, self._lease, self._stopping.is_set, ahead=ahead)
+        self._underway.add((by_id.pop(claim.request_id), claim) for claim in taken)
         if self._once:
             # One that was but locked for a moment is not found by another look, so it is tried again at its turn.
             self._passed_over.update(by_id)
         elif by_id:
-            self._schedule.forget(by_id)
+            self._underway.forget(by_id)
 
-    def _give_back(self, request_ids: Sequence[str]) -> None:
+    def _give_back(self, unwanted: Sequence[claims.RowClaim]) -> None:
         """Put what was claimed ahead back into the queue."""
         outcome = Outcome(state=State.POSTPONED, reason="its turn did not come")
-        for request_id in request_ids:
-            ahead = self._ahead.rows.pop(request_id)
-            self._reporter.report(Finished(claim=ahead.claim, outcome=outcome, at=utc_now()))
-
-    def _perform(self, running: Running) -> None:
-        """In a thread of its own."""
-        self._ended.put(perform(running, self._current_topology, self._log))
-
-    def _prepare(self, claim: claims.RowClaim) -> float | None:
-        """In a thread of its own."""
-        return None if self._stopped.is_set() else prepare(claim, self._current_topology, self._log)
+        for claim in unwanted:
+            self._reporter.report(Finished(claim=claim, outcome=outcome, at=utc_now()))
 
     def _keep(self) -> None:
         """Renew claims that are due, and write down the progress of what runs long."""
         now = time.monotonic()
         if not self._once:
-            self._give_back(self._ahead.overdue())
+            self._give_back(self._underway.unwanted(overdue=True))
         if now - self._kept_at < min(_PROGRESS_S, self._options.lease / 6):
             return
         self._kept_at = now
         held: list[tuple[claims.RowClaim, Progress | None]] = [
-            (ahead.claim, None) for ahead in self._ahead.rows.values() if ahead.claim.is_due
+            (ahead.claim, None) for ahead in self._underway.claimed if ahead.claim.is_due
         ]
-        for running in self._running.values():
+        for running in self._underway.running:
             if running.claim.is_lost:
                 continue
             done = running.watch.progress() if running.watch and running.seconds >= _PROGRESS_S else None
             if done is not None or running.claim.is_due:
                 held.append((running.claim, done))
         claims.keep(held)
+
+    # -- in other threads -------------------------------------------------------------------------------------------
+
+    def _perform(self, running: Running) -> Finished:
+        return perform(running, self._current_topology, self._log)
+
+    def _prepare(self, claim: claims.RowClaim) -> tuple[Hop | None, float | None]:
+        return prepare(claim, self._current_topology, self._log)
+
+    def _may_begin(self) -> bool:
+        return not (self._stopped.is_set() or self._absence.pause_s)
 
     # -- the rest ---------------------------------------------------------------------------------------------------
 
@@ -351,7 +269,7 @@ class Dispatcher:
             return min(self._absence.pause_s, _LOOK_UP_S)
         now = time.monotonic()
         due = [now + _LOOK_UP_S, self._next_look()]
-        resumed_at = self._schedule.next_change(now)
+        resumed_at = self._underway.next_change(now)
         if resumed_at is not None:
             due.append(resumed_at)
         return max(0.0, min(due) - now)
@@ -359,7 +277,7 @@ class Dispatcher:
     def _remove(self, finished: Finished) -> None:
         """In the thread of the reports: the request is gone, so its file is nobody's."""
         if finished.remove is not None:
-            self._threads.submit(finished.remove)
+            self._underway.submit(finished.remove)
 
     def _current_topology(self) -> Any:
         return self._topology.get(self._log)
@@ -370,4 +288,6 @@ class Dispatcher:
 
 
 def _caps(options: Options) -> Caps:
-    return Caps(total=options.threads, per_host=options.host_cap, per_link=options.per_link, proofs=options.threads)
+    return Caps(
+        total=options.threads, per_host=options.host_cap, per_link=options.per_link, proofs=PROOFS * options.threads
+    )

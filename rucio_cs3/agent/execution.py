@@ -34,12 +34,14 @@ class Running:
     """A transfer under way.
 
     :param proves: see :class:`~rucio_cs3.agent.watching.ProgressWatch`.
+    :param hop: where :func:`prepare` has made it.
     :ivar watch: None until its ends are known.
     """
 
     claim: RowClaim
     link: Link
     proves: Callable[[bool], object] = lambda _proves: None
+    hop: Hop | None = None
     since: float = field(default_factory=time.monotonic)
     watch: ProgressWatch | None = None
 
@@ -76,10 +78,9 @@ def perform(running: Running, topology: Callable[[], Any], logger: LoggerFunctio
 
 
 def _performed(running: Running, topology: Callable[[], Any], logger: LoggerFunction) -> tuple[Hop | None, Outcome]:
-    claim = running.claim
-    hop: Hop | None = None
+    claim, hop = running.claim, running.hop
     try:
-        hop = open_hop(claim.row, topology(), logger)
+        hop = hop or open_hop(claim.row, topology(), logger)
         claim.path = hop.path
         running.watch = ProgressWatch(_subject(claim.row, hop), logger, running.proves)
         return hop, transfer_one(hop.job, hop.source, hop.destination, claim, running.watch)
@@ -95,13 +96,17 @@ def _performed(running: Running, topology: Callable[[], Any], logger: LoggerFunc
         return hop, Outcome(state=State.FAILED, reason=str(exc))
 
 
-def prepare(claim: RowClaim, topology: Callable[[], Any], logger: LoggerFunction = logging.log) -> float | None:
-    """Have the folder ready that a claimed row's file is to be in, while it waits for its turn. Never raises: what is
-    wrong is found again by the transfer, which says so.
+def prepare(
+    claim: RowClaim, topology: Callable[[], Any], logger: LoggerFunction = logging.log
+) -> tuple[Hop | None, float | None]:
+    """Find a claimed row's ends, and have the folder ready that its file is to be in, while it waits for its turn.
+    Never raises: what is wrong is found again by the transfer, which says so.
 
     :param topology: gives Rucio's.
-    :returns: for how long a site asked to be left alone, in seconds; None where none did.
+    :returns: the hop, None where its ends cannot be had; and for how long a site asked to be left alone, in seconds,
+        None where none did.
     """
+    hop: Hop | None = None
     try:
         claim.check()
         hop = open_hop(claim.row, topology(), logger)
@@ -111,8 +116,8 @@ def prepare(claim: RowClaim, topology: Callable[[], Any], logger: LoggerFunction
     except Exception as exc:
         logger(logging.DEBUG, "%s: no folder beforehand: %s", claim.request_id, type(exc).__name__)
         error = exc.__cause__ if isinstance(exc, RucioException) else exc
-        return error.retry_after_s if isinstance(error, errors.CS3Error) else None
-    return None
+        return hop, error.retry_after_s if isinstance(error, errors.CS3Error) else None
+    return hop, None
 
 
 def _removal(claim: RowClaim, hop: Hop, file: FileInfo, logger: LoggerFunction) -> Callable[[], None]:

@@ -1,7 +1,7 @@
 """Which hop goes next: what waits, what runs, and the caps on it. Pure: no clock, no threads, no I/O.
 
-:mod:`rucio_cs3.agent.dispatcher` asks before it claims anything, so no thread ever waits for a cap, and a host that is
-busy or has asked for a pause holds up no other.
+:mod:`rucio_cs3.agent.underway` asks before anything is claimed or begun, so no thread ever waits for a cap, and a host
+that is busy or has asked for a pause holds up no other.
 
 The order is FTS': priority 5 before 1, then the oldest. It holds among the hops that may run at that moment: a hop of
 lower priority to an idle host goes before an urgent one to a busy host.
@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
+
+#: So many proofs for each copy. A proof takes two round trips and a copy three: with no more proofs than copies, a copy
+#: would now and then wait for the end of a proof.
+PROOFS = 2
 
 
 class Link(NamedTuple):
@@ -50,7 +54,8 @@ class Caps:
     :param total: of this agent.
     :param per_host: with a host at either end; None is no cap.
     :param per_link: from one host to another; None is no cap.
-    :param proofs: so many transfers beside those may be at their proofs; of each host and link as many as copies.
+    :param proofs: so many transfers beside those may be at their proofs; of each host and link
+        :data:`PROOFS` for each copy.
     """
 
     total: int
@@ -89,7 +94,7 @@ class _Load:
 
 @dataclass
 class Schedule:
-    """Not safe for threads: one thread owns it."""
+    """Not safe for threads: who calls has the lock of its owner."""
 
     caps: Caps
     _waiting: dict[Link, list[Candidate]] = field(default_factory=dict)
@@ -137,17 +142,18 @@ class Schedule:
         kept = ((link, [one for one in ones if one.request_id not in gone]) for link, ones in self._waiting.items())
         self._waiting = {link: ones for link, ones in kept if ones}
 
-    def next(self, now: float) -> Candidate | None:
+    def next(self, now: float, among: Container[str] | None = None) -> Candidate | None:
         """Take the best hop that may run, and count it as running until :meth:`ended`; None where there is none.
 
         :param now: of the clock that :meth:`pause` goes by.
+        :param among: ids; where the best is none of them, none is taken. All are good without this.
         """
         best: Candidate | None = None
         if self.room > 0:
             for link, candidates in self._waiting.items():
                 if (best is None or candidates[-1].order < best.order) and self._may_run(link, now):
                     best = candidates[-1]
-        if best is None:
+        if best is None or (among is not None and best.request_id not in among):
             return None
         candidates = self._waiting[best.link]
         candidates.pop()
@@ -238,4 +244,4 @@ class Schedule:
 
 def _has_room(cap: int | None, copies: int, proofs: int, most_proofs: int) -> bool:
     """Whether one more copy is within a cap of a host or link."""
-    return cap is None or (copies < cap and copies + proofs < cap + min(cap, most_proofs))
+    return cap is None or (copies < cap and copies + proofs < cap + min(PROOFS * cap, most_proofs))

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from rucio_cs3.agent.scheduling import Candidate, Caps, Link, Schedule
+from rucio_cs3.agent.scheduling import PROOFS, Candidate, Caps, Link, Schedule
 
 START = datetime(2030, 1, 1)
 A, B, C, D = "a:443", "b:443", "c:443", "d:443"
@@ -88,16 +88,24 @@ def test_a_proof_makes_room_for_another_copy() -> None:
     assert started(found) == ["3"]
 
 
-def test_a_host_has_no_more_proofs_than_copies() -> None:
-    found = schedule(*(hop(str(number)) for number in range(3)), hop("x", C, D), total=4, per_host=1, proofs=4)
+def test_a_host_has_at_most_two_proofs_for_each_copy() -> None:
+    found = schedule(*(hop(str(number)) for number in range(4)), hop("x", C, D), total=4, per_host=1, proofs=4)
     assert started(found) == ["0", "x"]
-    found.proves("0")
-    assert started(found) == ["1"]
-    found.proves("1")
-    # The two that are proven meanwhile are of one host, which may have one beside its copy.
+    for proving, following in (("0", ["1"]), ("1", ["2"])):
+        found.proves(proving)
+        assert started(found) == following
+    found.proves("2")
+    # The three that are proven meanwhile are of one host, which may have two beside its copy.
     assert started(found) == []
     found.ended("0")
-    assert started(found) == ["2"]
+    assert started(found) == ["3"]
+
+
+def test_only_the_best_is_taken_and_only_where_it_may_be() -> None:
+    found = schedule(hop("best", priority=5), hop("other", C, D))
+    assert found.next(0.0, {"other"}) is None
+    assert found.next(0.0, {"best"}) is not None
+    assert (found.waiting, started(found)) == (1, ["other"])
 
 
 def test_one_that_copies_again_counts_again() -> None:
@@ -259,11 +267,12 @@ class AgainstAModel(RuleBasedStateMachine):
         begun = {**self.running, **self.proving}
         self.waiting = {name: found for name, found in by_id.items() if name not in begun}
 
-    @rule()
-    def take(self) -> None:
-        taken = self.schedule.next(self.now)
+    @rule(among=st.one_of(st.none(), st.sets(st.sampled_from("abcdefgh"))))
+    def take(self, among: set[str] | None) -> None:
+        taken = self.schedule.next(self.now, among)
         runnable = [candidate for candidate in self.waiting.values() if self.may_run(candidate)]
-        assert taken == min(runnable, key=lambda candidate: candidate.order, default=None)
+        best = min(runnable, key=lambda candidate: candidate.order, default=None)
+        assert taken == (best if best is None or among is None or best.request_id in among else None)
         if taken is not None:
             self.running[taken.request_id] = self.waiting.pop(taken.request_id)
 
@@ -308,10 +317,10 @@ class AgainstAModel(RuleBasedStateMachine):
             links = Counter(one.link for one in under_way)
             hosts = Counter(host for one in under_way for host in set(one.link))
             most = self.caps.per_link
-            if most is not None and links[candidate.link] >= most + min(most, beside):
+            if most is not None and links[candidate.link] >= most + min(PROOFS * most, beside):
                 return False
             most = self.caps.per_host
-            if most is not None and any(hosts[host] >= most + min(most, beside) for host in candidate.link):
+            if most is not None and any(hosts[host] >= most + min(PROOFS * most, beside) for host in candidate.link):
                 return False
         return (
             len(self.running) < self.caps.total

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from rucio.db.sqla.session import db_session
 from sqlalchemy import delete, update
 
 from rucio_cs3 import progress
-from rucio_cs3.agent import ahead, claims, database, dispatcher, execution, hops, metrics
+from rucio_cs3.agent import ahead, claims, database, dispatcher, execution, hops, metrics, underway
 from rucio_cs3.agent import daemon as agent
 from rucio_cs3.agent.ahead import Prepared
 from rucio_cs3.agent.database import utc_now
@@ -340,11 +341,11 @@ def test_caps(queue: Queue, perform: Perform, options: dict[str, int], most: int
     assert together.most == most
 
 
-@pytest.mark.parametrize(("limit", "most"), [(dispatcher._PROVEN_BESIDE_BYTES, 2), (0, 1)])
+@pytest.mark.parametrize(("limit", "most"), [(underway._PROVEN_BESIDE_BYTES, 3), (0, 1)])
 def test_the_proof_of_a_small_file_makes_room_for_another_copy(
     queue: Queue, perform: Perform, monkeypatch: pytest.MonkeyPatch, limit: int, most: int
 ) -> None:
-    monkeypatch.setattr(dispatcher, "_PROVEN_BESIDE_BYTES", limit)
+    monkeypatch.setattr(underway, "_PROVEN_BESIDE_BYTES", limit)
     for number in range(6):
         queue.ask(f"f{number}")
     queue.submit()
@@ -498,8 +499,8 @@ def test_a_host_that_hangs_does_not_keep_others_from_having_their_folders() -> N
     hangs, others = Link("a.test:1", "hangs.test:1"), Link("a.test:1", "others.test:1")
     free, told = threading.Event(), SimpleQueue[Prepared]()
 
-    def make_folder(claim: Any) -> float | None:
-        if claim.link is hangs:
+    def make_folder(one: ahead.Ahead) -> float | None:
+        if one.candidate.link is hangs:
             assert free.wait(LIMIT_S)
             return 7.0
         return None
@@ -508,7 +509,7 @@ def test_a_host_that_hangs_does_not_keep_others_from_having_their_folders() -> N
     for number in range(8):
         link = hangs if number < 6 else others
         candidate = Candidate(request_id=str(number), link=link, priority=3, since=utc_now())
-        found.add(candidate, SimpleNamespace(request_id=str(number), link=link))  # type: ignore[arg-type]
+        found.add(candidate, SimpleNamespace(request_id=str(number)))  # type: ignore[arg-type]
     try:
         found.prepare()
         assert [told.get(timeout=LIMIT_S) for _ in range(2)] == [Prepared(others, None)] * 2
@@ -563,6 +564,121 @@ def test_folders_of_the_next_are_there_before_their_turn(queue: Queue, perform: 
     names = [f"f{number}" for number in range(3)]
     once(threads=1)
     assert [queue.row(name)["state"] for name in names] == [RequestState.DONE] * 3
+
+
+def test_ends_that_were_found_for_a_folder_are_not_looked_for_again(
+    queue: Queue, perform: Perform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ask(queue, 3)
+    prepared = counted(monkeypatch, underway.Underway, "_prepared")
+    opened: list[str] = []
+    real = hops.open_hop
+
+    def open_hop(row: Any, *args: Any) -> Any:
+        opened.append(row["name"])
+        return real(row, *args)
+
+    def transfer(job: Job, claim: Any, watch: Any) -> Outcome:
+        if len(jobs) == 2:
+            wait_for(lambda: any(url.endswith(names[2]) for url in FakeEnd.prepared), "a folder beforehand")
+            wait_for(lambda: len(prepared) == len(FakeEnd.prepared), "its end")
+        return DONE
+
+    jobs = perform(transfer)
+    monkeypatch.setattr(execution, "open_hop", open_hop)
+    once(threads=1)
+    assert len(jobs) == 3
+    assert opened.count(names[2]) == 1
+
+
+@pytest.mark.parametrize("limit", [underway._PROVEN_BESIDE_BYTES, 0], ids=["before the proof", "after it"])
+def test_what_is_claimed_follows_a_copy_at_once(
+    queue: Queue, perform: Perform, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    """Also while the dispatching thread waits for the database, say."""
+    monkeypatch.setattr(underway, "_PROVEN_BESIDE_BYTES", limit)
+    names = ask(queue, 5)
+    hold, held, free = threading.Event(), threading.Event(), threading.Event()
+    begun: list[bool] = []
+    real = dispatcher.Dispatcher._collect
+
+    def collect(self: dispatcher.Dispatcher, timeout_s: float) -> None:
+        real(self, timeout_s)
+        if hold.is_set() and not held.is_set():
+            held.set()
+            free.wait(LIMIT_S / 4)
+            free.set()
+
+    def transfer(job: Job, claim: Any, watch: Any) -> Outcome:
+        number = len(jobs)
+        watch.began(Mode.PULL)
+        if number == 2:
+            # By now it is known that transfers are short; the next ones wait for their turn.
+            wait_for(lambda: waits_ahead(queue.row(names[2])), "a claim before its turn")
+            hold.set()
+            assert held.wait(LIMIT_S)
+        elif number == 3:
+            begun.append(not free.is_set())
+            free.set()
+        watch.copied()
+        if number == 2 and limit:
+            assert free.wait(LIMIT_S)
+        return DONE
+
+    monkeypatch.setattr(dispatcher.Dispatcher, "_collect", collect)
+    jobs = perform(transfer)
+    once(threads=1)
+    assert len(jobs) == 5
+    assert begun == [True]
+
+
+def test_nothing_begins_until_the_database_is_asked_again() -> None:
+    stopped = threading.Event()
+    found = dispatcher.Dispatcher(Options(threads=1), None, stopped, once=True, name="test")
+    assert found._may_begin()
+    found._absence.noticed(DatabaseException("away"), logging.log)
+    assert not found._may_begin()
+    found._absence.over(logging.log)
+    assert found._may_begin()
+    stopped.set()
+    assert not found._may_begin()
+    found._underway.close(LIMIT_S, LIMIT_S)
+
+
+def test_nothing_that_is_claimed_follows_where_a_site_asks_for_a_pause(queue: Queue, perform: Perform) -> None:
+    names = ask(queue, 4)
+    at: list[float] = []
+    error = errors.Throttled("come back later", code="HTTP 429", retry_after_s=2.0)
+
+    def transfer(job: Job, claim: Any, watch: Any) -> Outcome:
+        if len(jobs) == 2:
+            wait_for(lambda: waits_ahead(queue.row(names[2])), "a claim before its turn")
+            at.append(time.monotonic())
+            return Outcome(state=State.POSTPONED, reason=str(error), error=error, retry_after_s=2.0)
+        if len(jobs) == 3:
+            at.append(time.monotonic())
+            agent.stop()
+        return DONE
+
+    jobs = perform(transfer)
+    assert daemon(threads=1)
+    assert at[1] - at[0] >= 2.0
+
+
+def test_python_changes_threads_soon_while_the_agent_runs_and_not_after(queue: Queue, perform: Perform) -> None:
+    before = sys.getswitchinterval()
+    queue.ask("f")
+    queue.submit()
+    seen: list[float] = []
+
+    def transfer(job: Job, claim: Any, watch: Any) -> Outcome:
+        seen.append(sys.getswitchinterval())
+        return DONE
+
+    perform(transfer)
+    once()
+    assert seen == [pytest.approx(agent._SWITCH_S)]
+    assert sys.getswitchinterval() == before
 
 
 def test_only_the_activities_that_were_asked_for(queue: Queue, perform: Perform) -> None:
