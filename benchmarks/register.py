@@ -5,9 +5,9 @@
 An embedded cloud that answers as OpenCloud does, with checksums in its listings; a real Rucio with its server, on
 SQLite or PostgreSQL; and ``rucio-cs3 register`` with a dataset for each folder. Each run is of files that Rucio does
 not know yet, or of the same again. ``walk`` lists the folders and nothing else; ``look`` asks Rucio of all files and
-tells it nothing (``--dry-run``); ``own add_replicas`` is Rucio's own function with as many files in the same batches,
-without names, datasets and questions: less than that a registration cannot take. All share the machine's processors,
-so each run has the processor time of the command, of Rucio's server and of the cloud beside its wall time.
+tells it nothing (``--dry-run``); ``own add_replicas`` is Rucio's own function with as many files, without names,
+datasets and questions: what Rucio's server takes at least. All share the machine's processors, so each run has the
+processor time of the command, of Rucio's server with the database, and of the cloud beside its wall time.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def run(environment: dict[str, str], *words: str) -> None:
 def table_of(figures: dict[str, Any]) -> Table:
     """A row for each run."""
     title = f"{figures['files']:,} files in {figures['folders']} folders, {figures['database']}"
-    table = Table(title, ["run", "s", "files/s", "command s", "Rucio's server s", "cloud s"])
+    table = Table(title, ["run", "s", "files/s", "command s", "Rucio's server and database s", "cloud s"])
     for name, seconds in figures["seconds"].items():
         shares = [f"{one:.1f}" for one in figures["processor"][name]]
         table.rows.append([name, f"{seconds:.1f}", f"{figures['files'] / seconds:,.0f}", *shares])
@@ -180,18 +180,19 @@ def table_of(figures: dict[str, Any]) -> Table:
 
 
 def cpu_s() -> tuple[float, float, float]:
-    """Processor time, so far, of commands that have ended, of Rucio's server (all living children), and of this
-    process, in which the cloud is.
+    """Processor time, so far, of commands that have ended, of Rucio's server and the database (all living children, and
+    what they have started), and of this process, in which the cloud is.
     """
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     parents: dict[int, list[int]] = {}
     ticks: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            # Fields after the name, which may hold anything: state, parent, ..., utime and stime (proc(5)).
+            # Fields after the name, which may hold anything: state, parent, ..., utime, stime, and both of children who
+            # have ended (proc(5)): PostgreSQL has a process for each connection.
             fields = path.read_text().rpartition(")")[2].split()
             parents.setdefault(int(fields[1]), []).append(int(path.parent.name))
-            ticks[int(path.parent.name)] = int(fields[11]) + int(fields[12])
+            ticks[int(path.parent.name)] = sum(map(int, fields[11:15]))
     living, todo = 0, list(parents.get(os.getpid(), []))
     while todo:
         pid = todo.pop()

@@ -51,7 +51,7 @@ _NAMED = 20
     type=click.IntRange(1, 32),
     default=2,
     show_default=True,
-    help="Batches of 250 files with Rucio at a time; more where its server has many processes.",
+    help="Batches of files with Rucio at a time; more where its server has many processes.",
 )
 @click.option("--account", metavar="ACCOUNT", help="Account at Rucio (default: that of its configuration).")
 @click.option("--reaper-may-delete", is_flag=True, help="Also where Rucio's reaper would delete the files by itself.")
@@ -150,6 +150,8 @@ def command(
     except (CS3Error, KeyboardInterrupt):
         printer.end_early(report)
         raise
+    if rucio.catalogue.remark:
+        click.echo(printable(rucio.catalogue.remark), err=True)
     printer.end(report, registration, rule=rule)
     if not report.all_well:
         click.get_current_context().exit(1)

@@ -1,13 +1,13 @@
-"""Some hundred named files at a time: looked up in Rucio, compared, read where that is asked for, and registered."""
+"""Up to a thousand named files: looked up in Rucio, compared, read where that is asked for, and registered."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from rucio_cs3.registration.catalogue import Catalogue, CatalogueError, Known, NewFile, Refused
+from rucio_cs3.registration.catalogue import Catalogue, CatalogueError, Known, NewFile, Overtaken, Refused
 from rucio_cs3.registration.plan import File, Row, Status, comparable, fault, row_of
 from rucio_cs3.registration.reading import Reader
 from rucio_cs3.registration.templates import Did
@@ -21,11 +21,13 @@ class _Wanted:
     """A file that the catalogue is to be told of.
 
     :param is_new: that it is a replica; otherwise only that it is in its dataset.
+    :param is_unknown: Rucio has no DID of its name.
     """
 
     file: File
     checksums: Mapping[str, str]
     is_new: bool
+    is_unknown: bool = False
 
     @property
     def dataset(self) -> Did | None:
@@ -69,7 +71,7 @@ class Batches:
         self.made: Counter[str] = Counter()
 
     def register(self, files: Sequence[File]) -> list[Row]:
-        """Register files, at most :data:`~.catalogue.MOST`.
+        """Register files, at most :attr:`~.catalogue.Catalogue.most`.
 
         :raises CatalogueError: when Rucio cannot be asked, or refuses one file after the other.
         """
@@ -140,7 +142,7 @@ class Batches:
             if wrong:
                 rows.append(row_of(file, Status.CONFLICT, wrong, checksums=sums))
             else:
-                wanted.append(_Wanted(file=file, checksums=sums, is_new=True))
+                wanted.append(_Wanted(file=file, checksums=sums, is_new=True, is_unknown=there is None))
         return wanted
 
     def _with_checksums(self, files: list[File], rows: list[Row]) -> Iterator[tuple[File, Mapping[str, str]]]:
@@ -219,7 +221,7 @@ class Batches:
 
     # -- what Rucio is told --------------------------------------------------------------------------------
 
-    def _add(self, wanted: list[_Wanted]) -> list[Row]:
+    def _add(self, wanted: list[_Wanted], *, again: bool = False) -> list[Row]:
         if not wanted:
             return []
         attachments: dict[Did, list[Did]] = defaultdict(list)
@@ -227,13 +229,21 @@ class Batches:
             if one.dataset is not None:
                 attachments[one.dataset].append(one.file.did)
         new = [
-            NewFile(did=one.file.did, size=one.file.info.size, checksums=one.checksums, pfn=one.file.pfn)
+            NewFile(
+                did=one.file.did,
+                size=one.file.info.size,
+                checksums=one.checksums,
+                pfn=one.file.pfn,
+                is_unknown=one.is_unknown,
+            )
             for one in wanted
             if one.is_new
         ]
         try:
             self._catalogue.add(new, attachments)
         except Refused as refused:
+            if isinstance(refused, Overtaken) and not again:
+                return self._add_again(wanted)
             if len(wanted) > 1:
                 # Somewhere in there is one that Rucio does not take.
                 middle = len(wanted) // 2
@@ -241,6 +251,13 @@ class Batches:
             return [self._refusal(wanted[0], refused)]
         self._refused = 0
         return [_done(one, Status.REGISTERED if one.is_new else Status.ALREADY) for one in wanted]
+
+    def _add_again(self, wanted: list[_Wanted]) -> list[Row]:
+        rows: list[Row] = []
+        # With what was read, so that it is not read once more.
+        files = [replace(one.file, info=replace(one.file.info, checksums=one.checksums)) for one in wanted]
+        compared = self._compared(files, rows)
+        return rows + self._add(compared, again=True)
 
     def _refusal(self, one: _Wanted, refused: Refused) -> Row:
         file = one.file

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from rucio_cs3.registration.templates import Did
 
-#: Most DIDs of one call. Rucio 41.5.1 takes 1000 (``common/schema/generic.py``: ``DIDS``) and makes as many conditions
-#: of them in one query (``core/replica.py``: ``__bulk_add_file_dids``), which is quickest with 100 to 250: 0.4 ms of
-#: processor for each file, and 0.55 ms with 500.
+#: Most DIDs of one call of Rucio's own functions. Rucio 41.5.1 takes 1000 (``common/schema/generic.py``: ``DIDS``) and
+#: makes as many conditions of them in one query (``core/replica.py``: ``__bulk_add_file_dids``), which is quickest with
+#: 100 to 250: 0.4 ms of processor for each file, and 0.55 ms with 500.
 MOST = 250
 
 
@@ -24,6 +24,10 @@ class CatalogueError(Exception):
 
 class Refused(Exception):
     """Rucio does not take these files; another call with fewer of them may tell which."""
+
+
+class Overtaken(Refused):
+    """Somebody has registered one of these files meanwhile, with another size or checksum; look, and compare again."""
 
 
 def essence(error: Exception) -> str:
@@ -60,12 +64,14 @@ class NewFile:
     """A file to be registered.
 
     :param pfn: its PFN, which Rucio compares with that of its own at a deterministic RSE.
+    :param is_unknown: Rucio had no DID of this name when it was looked up.
     """
 
     did: Did
     size: int
     checksums: Mapping[str, str]
     pfn: str
+    is_unknown: bool = False
 
     def as_rucio_has_it(self) -> dict[str, Any]:
         """For ``add_replicas``. A checksum that is not known must not be there at all: null is against the schema."""
@@ -84,14 +90,22 @@ class Catalogue(Protocol):
         """How it is reached, in a few words."""
 
     @property
+    def remark(self) -> str:
+        """What people should hear of how it went, one sentence; empty for nothing."""
+
+    @property
     def vo(self) -> str:
         """The virtual organisation whose schema is in force."""
+
+    @property
+    def most(self) -> int:
+        """Most DIDs of one call."""
 
     def scopes(self) -> Collection[str]:
         """All scopes."""
 
     def look(self, dids: Collection[Did], *, parents: Collection[Did] = ()) -> Mapping[Did, Known]:
-        """Those of the DIDs that there are; at most :data:`MOST`.
+        """Those of the DIDs that there are; at most :attr:`most`.
 
         :param parents: collections that :attr:`Known.parents` may name.
         :raises Refused: when one of them is nothing that Rucio would ever have.
@@ -110,6 +124,7 @@ class Catalogue(Protocol):
         """Make the files replicas, and put DIDs into datasets; what is in there already stays.
 
         :raises Refused: when Rucio does not take one of them; by REST the files may be replicas all the same then.
+        :raises Overtaken: when one that is called unknown is another by now; not by REST, where that is not noticed.
         """
 
     def attach(self, attachments: Mapping[Did, Collection[Did]]) -> None:

@@ -66,13 +66,17 @@ class RucioSchema:
         for key in ("SCOPE", "NAME"):
             schema = get_schema_value(key, vo)
             self._validators.append((key.lower(), validator_for(schema)(schema)))
+        #: There are few, and each file has one.
+        self._good_scopes: set[str] = set()
 
     def fault(self, did: Did) -> str | None:
         """See :class:`Schema`."""
-        for (what, validator), value in zip(self._validators, did, strict=True):
-            if not validator.is_valid(value):
-                return f"Rucio's schema refuses {what} {value!r}: {_rule(validator, value)}"
-        return None
+        scope, name = self._validators
+        if did.scope not in self._good_scopes:
+            if wrong := _refused(*scope, did.scope):
+                return wrong
+            self._good_scopes.add(did.scope)
+        return _refused(*name, did.name)
 
 
 class Deterministic:
@@ -127,6 +131,12 @@ def common_namings() -> Iterator[Naming]:
     """How files of deterministic RSEs are named, by Rucio's own algorithms."""
     for scope, name in _CANDIDATES:
         yield Naming.parse(scope=scope, name=name)
+
+
+def _refused(what: str, validator: Any, value: str) -> str | None:
+    if validator.is_valid(value):
+        return None
+    return f"Rucio's schema refuses {what} {value!r}: {_rule(validator, value)}"
 
 
 def _rule(validator: Any, value: str) -> str:

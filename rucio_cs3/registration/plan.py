@@ -34,11 +34,6 @@ class Status(enum.Enum):
         """Whether a file of this kind is left out although somebody may have wanted it registered."""
         return self not in _FINE
 
-    @property
-    def is_skipped(self) -> bool:
-        """Whether it was left out on purpose."""
-        return self in (Status.PARTIAL, Status.EXCLUDED)
-
 
 _FINE = (Status.REGISTERED, Status.PLANNED, Status.ALREADY, Status.PARTIAL, Status.EXCLUDED)
 

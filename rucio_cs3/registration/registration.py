@@ -5,7 +5,7 @@
     Registration.rows                 here                   one row for each file
       walk                            files.walk             what is there
       Naming, Schema, Deterministic   naming, templates      which DIDs, and does Rucio take them
-      Batches.register                batches                some hundred at a time:
+      Batches.register                batches                many at a time:
         Catalogue.look, plan.fault    catalogue, plan          what Rucio has of them; nothing of that is changed
         Reader.read                   reading                  checksums that the server has not, where asked for
         Catalogue.add                 rest, database           replicas, and what is in datasets
@@ -28,15 +28,15 @@ from functools import partial
 from rucio_cs3.clouds import Place
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.local_files import PART_PREFIX
+from rucio_cs3.cs3.team import Team
 from rucio_cs3.files.walk import Entry, Trouble, walk
 from rucio_cs3.registration.batches import Batches
-from rucio_cs3.registration.catalogue import MOST, Catalogue, Refused
+from rucio_cs3.registration.catalogue import Catalogue, Refused
 from rucio_cs3.registration.naming import PATH_MAX, Deterministic, Naming, Schema
 from rucio_cs3.registration.neighbours import Neighbours
 from rucio_cs3.registration.plan import File, Row, Status, row_of
 from rucio_cs3.registration.reading import Reader
 from rucio_cs3.registration.templates import Did, Located, TemplateError
-from rucio_cs3.registration.threads import Pool
 from rucio_cs3.undelete import RUCIO_UPLOAD_SUFFIX
 
 #: How many batches wait for Rucio beside the one that is being filled.
@@ -65,13 +65,14 @@ class Options:
 
 @dataclass
 class _Batch:
+    most: int
     files: list[File] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     to_read_bytes: int = 0
 
     @property
     def is_full(self) -> bool:
-        return len(self.files) + len(self.rows) >= MOST or self.to_read_bytes >= _READ_BATCH_BYTES
+        return len(self.files) + len(self.rows) >= self.most or self.to_read_bytes >= _READ_BATCH_BYTES
 
 
 class Registration:
@@ -106,6 +107,8 @@ class Registration:
         self._above = _path_below(place)
         self._top = place.reference.name or place.cloud.name
         self._scopes = frozenset(catalogue.scopes())
+        #: Datasets and containers that were met, and why Rucio takes none of that name; None where it does.
+        self._named_collections: dict[Did, str | None] = {}
         self._batches = Batches(
             catalogue,
             keeps_paths=deterministic is None,
@@ -134,11 +137,11 @@ class Registration:
         :raises CatalogueError: when Rucio cannot be asked, or refuses one file after the other.
         """
         most = self._options.batches
-        pool = Pool(most, "cs3-register")
+        team = Team(most, "cs3-register")
         pending: deque[Future[list[Row]]] = deque()
         try:
             for batch in self._filled():
-                pending.append(pool.submit(partial(self._work, batch)))
+                pending.append(team.submit(partial(self._work, batch)))
                 while pending and (len(pending) > most + _AHEAD or pending[0].done()):
                     yield from pending.popleft().result()
             while pending:
@@ -146,7 +149,7 @@ class Registration:
         finally:
             if self._reader is not None:
                 self._reader.stop()
-            pool.stop()
+            team.stop()
 
     def rules(self, *, locked: bool) -> Iterator[tuple[Did, bool | str]]:
         """A rule for each dataset that :meth:`rows` has met: True where it is new, False where there was one, or why
@@ -164,7 +167,7 @@ class Registration:
         return batch.rows + self._batches.register(batch.files)
 
     def _filled(self) -> Iterator[_Batch]:
-        batch = _Batch()
+        batch = _Batch(self._catalogue.most)
         for found in walk(self._place.storage, self._place.reference):
             if isinstance(found, Entry) and found.info.is_directory:
                 continue
@@ -177,7 +180,7 @@ class Registration:
                     batch.to_read_bytes += named.info.size
             if batch.is_full:
                 yield batch
-                batch = _Batch()
+                batch = _Batch(self._catalogue.most)
         yield batch
 
     def _named(self, found: Entry | Trouble) -> File | Row:
@@ -215,9 +218,7 @@ class Registration:
 
     def _refused(self, file: File, located: Located) -> Row | None:
         for did in filter(None, (file.did, file.dataset, file.container)):
-            wrong = self._schema.fault(did) if self._schema is not None else None
-            if wrong is None and did.scope not in self._scopes:
-                wrong = f"Rucio has no scope {did.scope!r}; rucio scope add makes one"
+            wrong = self._misnamed(did) if did is file.did else self._misnamed_collection(did)
             if wrong is not None:
                 return row_of(file, Status.REFUSED, wrong)
         if self._deterministic is None:
@@ -232,6 +233,18 @@ class Registration:
         if self.suggestion is None:
             self.suggestion = self._deterministic.fitting(located, file.info.reference)
         return row_of(file, Status.MISPLACED, wrong)
+
+    def _misnamed_collection(self, did: Did) -> str | None:
+        # The files of a dataset come one after the other.
+        if did not in self._named_collections:
+            self._named_collections[did] = self._misnamed(did)
+        return self._named_collections[did]
+
+    def _misnamed(self, did: Did) -> str | None:
+        wrong = self._schema.fault(did) if self._schema is not None else None
+        if wrong is None and did.scope not in self._scopes:
+            wrong = f"Rucio has no scope {did.scope!r}; rucio scope add makes one"
+        return wrong
 
     def _shown(self, relative: str) -> str:
         above = self._place.shown

@@ -13,7 +13,7 @@ from rucio.common import exception
 
 from rucio_cs3.clouds import Cloud
 from rucio_cs3.cs3 import errors
-from rucio_cs3.registration.catalogue import CatalogueError, Known, NewFile, Refused, essence
+from rucio_cs3.registration.catalogue import MOST, CatalogueError, Known, NewFile, Refused, essence
 from rucio_cs3.registration.content_memory import ContentMemory
 from rucio_cs3.registration.plan import ALGORITHMS
 from rucio_cs3.registration.templates import Did
@@ -37,6 +37,9 @@ class RestCatalogue:
 
     :param make_client: makes a client of Rucio; one for each thread, because their HTTP sessions are not shared.
     """
+
+    most = MOST
+    remark = ""
 
     def __init__(self, cloud: Cloud, make_client: Callable[[], Client] = Client) -> None:
         assert cloud.rse is not None

@@ -317,7 +317,7 @@ def test_bad_input_is_one_sentence(site: Site, tmp_path: Path) -> None:
         ("REG-SPACES:nowhere", "--scope", SCOPE): "nowhere",
         ("REG-SPACES:y", "--scope", SCOPE, "--account", "nobody"): "Rucio has no account nobody",
         ("REG-NONE:x", "--scope", SCOPE): "Rucio knows no RSE REG-NONE",
-        ("MINE:x", "--scope", SCOPE): "MINE is a section of the clouds file, and only an RSE has replicas",
+        ("MINE:x", "--scope", SCOPE): "MINE is a section of the clouds file, and only an RSE will do here",
     }
     user = next(iter(site.rses["REG-V3"].cloud.users.values()))
     clouds = tmp_path / "clouds.cfg"

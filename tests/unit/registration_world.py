@@ -11,7 +11,7 @@ from rucio_cs3.clouds import Cloud, Place
 from rucio_cs3.cs3 import BasicProvider, Endpoint, Secret, WebDAVBase, errors
 from rucio_cs3.cs3.reference import MountRoot, Reference
 from rucio_cs3.cs3.resources import Entries, FileInfo
-from rucio_cs3.registration.catalogue import Known, NewFile, Refused
+from rucio_cs3.registration.catalogue import MOST, Known, NewFile, Refused
 from rucio_cs3.registration.naming import Naming
 from rucio_cs3.registration.plan import Row
 from rucio_cs3.registration.registration import Options, Registration
@@ -102,7 +102,9 @@ class Catalogue:
     """Rucio in memory: DIDs, the replicas of one RSE, what is in what, and rules; and how often it was asked."""
 
     vo: str = "def"
+    most: int = MOST
     described: str = "memory"
+    remark: str = ""
     dids: dict[Did, Known] = field(default_factory=dict)
     content: set[tuple[Did, Did]] = field(default_factory=set)
     rules: set[Did] = field(default_factory=set)
@@ -111,6 +113,8 @@ class Catalogue:
     #: Names that this Rucio does not even look up.
     disallowed: set[Did] = field(default_factory=set)
     writes: list[str] = field(default_factory=list)
+    #: What was said to be unknown to Rucio.
+    unknown: set[Did] = field(default_factory=set)
 
     def scopes(self) -> Collection[str]:
         return {"jdoe", "projects", "group"}
@@ -140,6 +144,8 @@ class Catalogue:
             raise Refused("no such names here")
         for file in files:
             path = file.pfn.partition("/base/")[2]
+            if file.is_unknown:
+                self.unknown.add(file.did)
             self.dids[file.did] = Known(
                 kind="FILE", size=file.size, checksums=file.checksums, state="AVAILABLE", path=path
             )

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from rucio_cs3 import places
 from rucio_cs3.cli.register import command
 from rucio_cs3.cs3 import errors
-from rucio_cs3.registration import keeping
-from rucio_cs3.registration.catalogue import MOST, CatalogueError, Known, NewFile
+from rucio_cs3.registration import keeping, opening
+from rucio_cs3.registration.catalogue import MOST, CatalogueError, Known, NewFile, Overtaken
 from rucio_cs3.registration.content_memory import ContentMemory
 from rucio_cs3.registration.plan import Row, Status
 from rucio_cs3.registration.reading import Reader
@@ -266,6 +267,7 @@ def test_what_differs_from_the_catalogue_is_a_conflict_and_stays(
 def test_a_known_file_of_another_rse_gets_a_replica_here(world: World) -> None:
     world.catalogue.dids[Did("jdoe", "a.txt")] = Known(kind="FILE", size=1, checksums=HERE["checksums"])  # type: ignore[arg-type]
     assert world.run()["a.txt"].status is Status.REGISTERED
+    assert world.catalogue.unknown == {Did("jdoe", path) for path in TREE if path != "a.txt"}
 
 
 def test_a_file_has_one_name_at_one_rse(world: World) -> None:
@@ -348,6 +350,23 @@ def test_a_rucio_that_refuses_all_is_not_asked_for_each() -> None:
     assert world.catalogue.writes.count("add") < 60
 
 
+def test_what_somebody_else_registers_meanwhile_is_compared_and_not_read_again() -> None:
+    class Late(Catalogue):
+        def add(self, files: Sequence[NewFile], attachments: Mapping[Did, Collection[Did]]) -> None:
+            if not self.writes:
+                self.writes.append("refused")
+                self.dids[Did("jdoe", "a")] = Known(kind="FILE", size=1, checksums={"adler32": "0badcafe"})
+                raise Overtaken("somebody was quicker")
+            super().add(files, attachments)
+
+    world = World(Storage({"a": b"a", "b": b"b"}, sums=False), Late())
+    reader: Any = Reader(world.storage, parallel=1)  # type: ignore[arg-type]
+    rows = world.run(reader=reader)
+    assert statuses(rows) == {"a": Status.CONFLICT, "b": Status.REGISTERED}
+    assert sorted(world.storage.reads) == ["a", "b"]
+    assert world.catalogue.unknown == {Did("jdoe", "b")}
+
+
 def test_an_early_end_begins_nothing_more() -> None:
     world = World(Storage({f"{number:05}": b"" for number in range(40 * MOST)}))
     rows = world.registration().rows()
@@ -357,6 +376,16 @@ def test_an_early_end_begins_nothing_more() -> None:
 
 
 # -- what is said ---------------------------------------------------------------------------------------------
+
+
+def test_what_the_catalogue_remarks_is_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.catalogue.remark = "all of it was slow"
+    rucio = opening.Rucio(catalogue=world.catalogue, schema=None, deterministic=None)
+    monkeypatch.setattr(places, "find_rse", lambda _: world.place())
+    monkeypatch.setattr(opening, "open_rucio", lambda *_, **__: rucio)
+    finished = CliRunner().invoke(command, ["CLOUD:", "--scope", "jdoe"])
+    assert finished.exit_code == 0, finished.output
+    assert "all of it was slow" in finished.stderr.splitlines()
 
 
 def test_a_row_is_json(world: World) -> None:
