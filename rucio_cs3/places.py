@@ -7,8 +7,9 @@
 ``davs://host/…``             a PFN, or any URL at the cloud
 ============================  ==============================================================
 
-A section of the clouds file (:mod:`rucio_cs3.clouds`) comes before an RSE of the same name. Rucio is asked only where
-there is no such section.
+A section of the clouds file (:mod:`rucio_cs3.clouds`) comes before an RSE of the same name, and Rucio is asked only
+where there is no such section. What can be done with an RSE only passes over that file: :func:`find_rse`,
+:func:`cloud_of_rse`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from typing import Any
 from rucio_cs3 import clouds
 from rucio_cs3.clouds import Cloud, Place
 from rucio_cs3.cs3 import errors
+
+
+class NoSuchRSE(errors.ConfigurationError):
+    """A name that no RSE has, as far as this machine knows: Rucio has none of that name, or there is no Rucio here."""
 
 
 def find(text: str, *, rse: str | None = None) -> Place:
@@ -53,14 +58,22 @@ def find_rse(text: str) -> Place:
     name, _, path = text.partition(":")
     if not name or "/" in name:
         raise errors.ConfigurationError(f"{text!r} names no RSE; write RSE:path")
+    return cloud_of_rse(name).place(path)
+
+
+def cloud_of_rse(name: str) -> Cloud:
+    """As :func:`find_cloud`, for what only an RSE can be used for: the clouds file is passed over.
+
+    :raises NoSuchRSE: where Rucio has none of that name, or there is no Rucio; says so where a section has the name.
+    :raises ConfigurationError: see :func:`find`.
+    """
     try:
-        return _of_rse(name, None).place(path)
-    except errors.ConfigurationError as error:
-        missing = f"there is no section [{name}] in {clouds.clouds_file()}, and "
-        if not error.message.startswith(missing) or not _is_section(name):
+        return _of_rse(name, None)
+    except NoSuchRSE as error:
+        if not _is_section(name):
             raise
-        raise errors.ConfigurationError(
-            f"{name} is a section of the clouds file, and only an RSE has replicas; {error.message[len(missing) :]}"
+        raise NoSuchRSE(
+            f"{name} is a section of the clouds file, and only an RSE will do here; {error.message}"
         ) from error
 
 
@@ -75,9 +88,16 @@ def find_cloud(name: str, *, url: str | None = None) -> Cloud:
     """The cloud of a section of the clouds file, else of an RSE.
 
     :param url: of several protocols of an RSE, the one that this belongs to is taken.
+    :raises NoSuchRSE: when there is neither.
     :raises ConfigurationError: see :func:`find`.
     """
-    return clouds.from_file(name) or _of_rse(name, url)
+    cloud = clouds.from_file(name)
+    if cloud is not None:
+        return cloud
+    try:
+        return _of_rse(name, url)
+    except NoSuchRSE as error:
+        raise NoSuchRSE(f"there is no section [{name}] in {clouds.clouds_file()}, and {error.message}") from error
 
 
 def _at(url: str) -> Cloud:
@@ -113,19 +133,19 @@ def _rses_with_url(url: str) -> Iterator[Cloud]:
 
 
 def _of_rse(name: str, url: str | None) -> Cloud:
+    """The cloud of an RSE.
+
+    :raises NoSuchRSE: with what is missing, and nothing of the clouds file.
+    """
     # Late: Rucio reads its configuration when it is imported, and who has no Rucio needs none of this.
     try:
         from rucio.common.exception import ConfigNotFound, RSENotFound, RucioException
         from rucio.rse import rsemanager
     except ImportError as exc:
-        raise errors.ConfigurationError(
-            f"there is no section [{name}] in {clouds.clouds_file()}, and Rucio is not installed here ({exc.name})"
-        ) from exc
+        raise NoSuchRSE(f"Rucio is not installed here ({exc.name})") from exc
     except Exception as exc:
         # Rucio's imports read its configuration, and raise what that makes of it.
-        raise errors.ConfigurationError(
-            f"there is no section [{name}] in {clouds.clouds_file()}, and Rucio cannot be used here: {_one_line(exc)}"
-        ) from exc
+        raise NoSuchRSE(f"Rucio cannot be used here: {_one_line(exc)}") from exc
     from rucio_cs3 import partners, rse_credentials, rses
 
     try:
@@ -145,14 +165,9 @@ def _of_rse(name: str, url: str | None) -> Cloud:
             protocol=protocol,
         )
     except RSENotFound:
-        raise errors.ConfigurationError(
-            f"there is no section [{name}] in {clouds.clouds_file()}, and Rucio knows no RSE {name}; "
-            "rucio rse list shows all"
-        ) from None
+        raise NoSuchRSE(f"Rucio knows no RSE {name}; rucio rse list shows all") from None
     except ConfigNotFound:
-        raise errors.ConfigurationError(
-            f"there is no section [{name}] in {clouds.clouds_file()}, and Rucio has no configuration here (rucio.cfg)"
-        ) from None
+        raise NoSuchRSE("Rucio has no configuration here (rucio.cfg)") from None
     except RucioException as exc:
         raise errors.ConfigurationError(f"Rucio cannot be asked about RSE {name}: {_one_line(exc)}") from exc
 

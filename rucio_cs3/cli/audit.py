@@ -79,7 +79,8 @@ def command(
     from rucio_cs3.inventory import auditing
     from rucio_cs3.inventory.dump import Incomplete
 
-    cloud = _cloud(places.find_cloud(rse))
+    # Only an RSE has a catalogue.
+    cloud = places.cloud_of_rse(rse)
     wanted = auditing.Wanted(
         rse=rse,
         folder=output or Path(f"audit-{rse}"),
@@ -131,12 +132,6 @@ def sentences(report: Report, folder: Path) -> Iterator[str]:
         reason = shlex.quote(f"lost, audit of {report.ended_at}")
         yield "to have Rucio get the lost ones from elsewhere, or drop them:"
         yield f"  rucio replica state update bad --reason {reason} --as-file {shlex.quote(str(folder / 'lost.pfns'))}"
-
-
-def _cloud(cloud: Cloud) -> Cloud:
-    if cloud.rse is None:
-        raise click.ClickException(f"{cloud.name} is a section of the clouds file; only RSEs have a catalogue")
-    return cloud
 
 
 def _source(scopes: tuple[str, ...]) -> Callable[[Cloud], Iterable[Replica]]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
+from rucio_cs3.cli.files.given import rse_option
+from rucio_cs3.cli.files.shown import print_json
 from rucio_cs3.cli.transfers_table import printable
 from rucio_cs3.listing.amounts import size
 
@@ -19,8 +21,24 @@ if TYPE_CHECKING:
     from rucio_cs3.inventory.manifest import Counts, Manifest
 
 
+def _hours(_context: click.Context, _parameter: click.Parameter, value: str) -> float:
+    from rucio_cs3.undelete import duration_s
+
+    age_s = duration_s(value)
+    if age_s is not None:
+        return age_s / 3600
+    try:
+        hours = float(value)
+    except ValueError:
+        hours = math.nan
+    if not 0 <= hours < math.inf:
+        raise click.BadParameter(f"{value!r} is no age; write 12h, 7d or 2w")
+    return hours
+
+
 @click.command(name="dump")
-@click.argument("place", metavar="RSE|NAME:FOLDER|URL")
+@click.argument("place", metavar="PLACE")
+@rse_option
 @click.option(
     "-o",
     "--output",
@@ -33,22 +51,32 @@ if TYPE_CHECKING:
 @click.option(
     "--older-than",
     "older_than_h",
-    type=click.FloatRange(0),
-    default=0,
-    metavar="HOURS",
-    help="Leave out files that were changed in the last HOURS.",
+    default="0h",
+    metavar="AGE",
+    callback=_hours,
+    help="Leave out files that were changed since then: 12h, 7d, 2w; a number alone is hours.",
+)
+@click.option(
+    "--versions", is_flag=True, help="Count old versions of files, too: one more call for each file, so it takes long."
 )
 @click.option("--allow-incomplete", is_flag=True, help="Go on without what cannot be listed; the manifest says so.")
 @click.option("--resume/--no-resume", default=True, help="Go on where a run was broken off (default), or begin anew.")
 @click.option(
-    "--threads", type=click.IntRange(1, 16), default=8, show_default=True, help="Folders that are listed at a time."
+    "--parallel",
+    "threads",
+    type=click.IntRange(1, 16),
+    default=8,
+    show_default=True,
+    help="Folders that are listed, and files asked for their versions, at a time.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
 def command(
     place: str,
+    rse: str | None,
     output: Path,
     form: Form | None,
     older_than_h: float,
+    versions: bool,
     allow_incomplete: bool,
     resume: bool,
     threads: int,
@@ -64,19 +92,21 @@ def command(
     Example:
       rucio-cs3 dump CERNBOX -o dump_20261121.gz
       rucio-cs3 dump CERNBOX:user.jdoe --long -o mine.gz
-      rucio-cs3 dump CERNBOX -o dump_20261121 --older-than 24
+      rucio-cs3 dump CERNBOX -o dump_20261121 --older-than 24h
+      rucio-cs3 dump CERNBOX -o dump_20261121.gz --versions --json | jq .versions
     """
     from rucio_cs3 import places
     from rucio_cs3.inventory import dumping
     from rucio_cs3.inventory.dump import Incomplete
 
-    found = places.find(place)
+    found = places.find(place, rse=rse)
     options = dumping.Options(
         form=form or "paths",
         older_than_h=older_than_h,
         incomplete=allow_incomplete,
         resume=resume,
         threads=threads,
+        versions=versions,
     )
     try:
         with watched() as watcher:
@@ -86,7 +116,7 @@ def command(
             f"{exc}. With --allow-incomplete the dump is made without, and its manifest says so"
         ) from exc
     if as_json:
-        click.echo(json.dumps(made.as_dict(), ensure_ascii=False))
+        print_json(made.as_dict())
         return
     for sentence in sentences(made):
         click.echo(sentence)
@@ -120,3 +150,17 @@ def sentences(made: Manifest) -> Iterator[str]:
         unknown = made.trash.get("of_unknown_size") or 0
         more = f" and {unknown} of unknown size" if unknown else ""
         yield f"in the recycle bin beside them: {made.trash['items']} items, {size(made.trash['bytes'])}{more}"
+    if made.versions is not None:
+        yield _of_versions(made.versions)
+
+
+def _of_versions(found: Mapping[str, Any]) -> str:
+    from rucio_cs3.inventory.versions import IN_VAIN_MAX
+
+    if not found["supported"]:
+        return "old versions of files: not supported by the server"
+    told = f"old versions of files beside them: {found['items']}, {size(found['bytes'])}"
+    numbers = {"files": found["unknown_files"], "folders": found["unknown_folders"]}
+    unknown = [f"{number} {what}" for what, number in numbers.items() if number]
+    why = f"; nobody asked on after {IN_VAIN_MAX} answers of the same failure" if found["stopped"] else ""
+    return f"{told}; NOT KNOWN of {' and '.join(unknown)}{why}" if unknown else told

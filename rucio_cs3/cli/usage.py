@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -15,12 +16,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rucio_cs3.cli.files.shown import print_json
 from rucio_cs3.cli.transfers_table import printable
 from rucio_cs3.cs3 import errors
 from rucio_cs3.listing.amounts import size
 
 if TYPE_CHECKING:
     from rucio_cs3.inventory.usage import Usage
+    from rucio_cs3.inventory.versions import VersionCounts
 
 #: From this width on, in characters, there is a table.
 _TABLE_FROM = 60
@@ -31,6 +34,9 @@ _TABLE_FROM = 60
 @click.option("--all", "every", is_flag=True, help="All clouds of the clouds file, and all RSEs that are CS3 clouds.")
 @click.option("--push", is_flag=True, help="Tell Rucio, as its reaper reads it.")
 @click.option("--no-trash", is_flag=True, help="Do not look into the recycle bins, whose listings may be long.")
+@click.option(
+    "--versions", is_flag=True, help="Count old versions of files, too: one call for each file, so it takes long."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each cloud; sizes in bytes.")
 @click.option("--srr", is_flag=True, help="Print a storage resource report (WLCG).")
 @click.option("--name", "service", default="rucio-cs3", show_default=True, help="Of the service in that report.")
@@ -48,12 +54,13 @@ def command(
     every: bool,
     push: bool,
     no_trash: bool,
+    versions: bool,
     as_json: bool,
     srr: bool,
     service: str,
     watch_s: float | None,
 ) -> None:
-    """Show used, free and total space of clouds, and what is in their recycle bins.
+    """Show used, free and total space of clouds, what is in their recycle bins, and old versions of files.
 
     What the numbers mean differs from server to server; docs/usage.md has the table. With --push Rucio gets them, which
     its reaper needs to keep MinFreeSpace free: from cron, or with --watch.
@@ -61,6 +68,7 @@ def command(
     \b
     Example:
       rucio-cs3 usage CERNBOX
+      rucio-cs3 usage CERNBOX --versions
       rucio-cs3 usage --all --push
       rucio-cs3 usage --all --push --watch 600
       rucio-cs3 usage CERNBOX --srr > srr.json
@@ -69,6 +77,8 @@ def command(
         raise click.UsageError("name one or more clouds, or give --all")
     if srr and as_json:
         raise click.UsageError("--srr is JSON already")
+    if srr and versions:
+        raise click.UsageError("--srr has no place for --versions")
 
     def look() -> bool:
         failures: list[str] = []
@@ -77,7 +87,8 @@ def command(
             failures.append(
                 "there is no RSE that is a CS3 cloud" if push else "no cloud is configured, and no RSE is one"
             )
-        return _round(wanted, failures, push=push, trash=not no_trash, as_json=as_json, srr=srr, name=service)
+        asked = functools.partial(_look, trash=not no_trash, push=push, versions=versions)
+        return _round(wanted, failures, asked, as_json=as_json, srr=srr, name=service)
 
     if watch_s is None:
         if not look():
@@ -91,7 +102,13 @@ def command(
 
 
 def _round(
-    names: tuple[str, ...], failures: list[str], *, push: bool, trash: bool, as_json: bool, srr: bool, name: str
+    names: tuple[str, ...],
+    failures: list[str],
+    look: Callable[[str], Usage],
+    *,
+    as_json: bool,
+    srr: bool,
+    name: str,
 ) -> bool:
     """Once; whether all went well.
 
@@ -102,14 +119,14 @@ def _round(
     found = []
     for one in names:
         try:
-            found.append(_look(one, trash=trash, push=push))
+            found.append(look(one))
         except _failures() as error:
             failures.append(f"{one}: {_words(error)}")
     if srr:
         click.echo(json.dumps(usage.report(found, name=name), indent=2))
     elif as_json:
         for each in found:
-            click.echo(json.dumps(each.as_dict(), ensure_ascii=False))
+            print_json(each.as_dict())
     elif found:
         _show(found)
     for failure in failures:
@@ -117,17 +134,31 @@ def _round(
     return not failures
 
 
-def _look(name: str, *, trash: bool, push: bool) -> Usage:
+def _look(name: str, *, trash: bool, push: bool, versions: bool) -> Usage:
     from rucio_cs3 import places
     from rucio_cs3.inventory import usage
 
-    seen = usage.look(places.find_cloud(name), trash=trash)
+    # Only of RSEs Rucio is told.
+    seen = usage.look(places.cloud_of_rse(name) if push else places.find_cloud(name), trash=trash)
     if push:
         with _rucio():
             from rucio_cs3.inventory import pushing
 
             pushing.push(seen)
-    return seen
+    # Last, for it may take hours, and end without a number.
+    return _with_versions(seen) if versions else seen
+
+
+def _with_versions(seen: Usage) -> Usage:
+    from rucio_cs3.inventory import usage
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return usage.with_versions(seen)
+    with console.status("0 files") as status:
+        return usage.with_versions(
+            seen, watcher=lambda counts: status.update(f"{counts.files:,} files, {counts.items:,} old versions")
+        )
 
 
 def _all(failures: list[str], *, only_rses: bool) -> Iterator[str]:
@@ -141,13 +172,13 @@ def _all(failures: list[str], *, only_rses: bool) -> Iterator[str]:
     sections: list[str] = []
     names: list[str] = []
     try:
-        sections += clouds.configured()
+        # What the file says of them is nothing to RSEs, whose names may be the same.
+        sections += () if only_rses else clouds.configured()
         # Nothing where there is no Rucio, which cannot even be imported then.
         names += (name for name in places.names_of_rses() if name not in sections)
     except _failures() as error:
         failures.append(_words(error))
-    if not only_rses:
-        yield from sections
+    yield from sections
     for name in names:
         try:
             with _rucio():
@@ -189,27 +220,42 @@ def _rucio() -> Iterator[None]:
 
 def _show(found: list[Usage]) -> None:
     console = Console(highlight=False)
+    with_versions = any(usage.versions is not None for usage in found)
     if console.width < _TABLE_FROM:
         for usage in found:
-            used, free, total, trash = _cells(usage)
-            console.print(Text(f"{printable(usage.cloud.name)}: {used} used, {free} free of {total}, {trash} in trash"))
+            used, free, total, trash, versions = _cells(usage)
+            more = f", {versions} in old versions" if with_versions else ""
+            told = f"{used} used, {free} free of {total}, {trash} in trash{more}"
+            console.print(Text(f"{printable(usage.cloud.name)}: {told}"))
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("cloud", overflow="fold")
-    for title in ("used", "free", "total", "trash"):
+    titles = ["used", "free", "total", "trash", *(["versions"] if with_versions else [])]
+    for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
     for usage in found:
-        table.add_row(Text(printable(usage.cloud.name)), *_cells(usage))
+        table.add_row(Text(printable(usage.cloud.name)), *_cells(usage)[: len(titles)])
     console.print(table)
 
 
-def _cells(usage: Usage) -> tuple[str, str, str, str]:
-    """Used, free, total, trash."""
-    quota, trash = usage.quota, usage.trash
+def _cells(usage: Usage) -> tuple[str, str, str, str, str]:
+    """Used, free, total, trash, old versions."""
+    quota, trash, versions = usage.quota, usage.trash, usage.versions
     unknown = "+" if trash is not None and trash["of_unknown_size"] else ""
     return (
         size(quota.used_bytes),
         "no limit" if quota.remaining_bytes is None else size(quota.remaining_bytes),
         "no limit" if quota.total_bytes is None else size(quota.total_bytes),
         "?" if trash is None else f"{size(trash['bytes'])}{unknown}",
+        _of_versions(versions),
     )
+
+
+def _of_versions(found: VersionCounts | None) -> str:
+    if found is None:
+        return "?"
+    if not found.supported:
+        return "not supported"
+    if found.unknown_files and not found.files:
+        return "?"
+    return f"{size(found.bytes)}{'' if found.is_all else '+'}"

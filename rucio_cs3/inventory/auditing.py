@@ -25,7 +25,7 @@ from rucio_cs3.inventory import catalogue, comparison, dumping, lines, manifest
 from rucio_cs3.inventory.catalogue import Replica, is_plain
 from rucio_cs3.inventory.comparison import Finding, Grace, Kind, Seen
 from rucio_cs3.inventory.crawl import OF_ONE_PLACE
-from rucio_cs3.inventory.dump import Watcher, iso
+from rucio_cs3.inventory.dump import Watcher
 from rucio_cs3.inventory.lines import Line
 from rucio_cs3.inventory.lists import Lists, write_gz
 from rucio_cs3.inventory.second_look import look
@@ -53,6 +53,9 @@ class Wanted:
     :param rse: its name.
     :param folder: where lists, and the dumps that are taken, are written.
     :param cloud: the storage, for a dump, for looks and for PFNs; None where all is given, and not held against it.
+    :param before: a dump of Rucio's replicas from before the storage was listed; None takes one now.
+    :param storage: the list of the storage, a dump of ours or anybody's; None takes one then.
+    :param after: a dump of Rucio's replicas from after that; None takes one at the end.
     :param grace_h: nothing is said of files that were changed in the last hours before the storage was looked at.
     :param looks_max: more findings than that are not looked for once more.
     """
@@ -124,7 +127,7 @@ class Audit:
         :raises Incomplete: (of the dump), and whatever else a dump raises.
         """
         wanted = self._wanted
-        report = Report(rse=wanted.rse, folder=str(wanted.folder), began_at=iso(time.time()))
+        report = Report(rse=wanted.rse, folder=str(wanted.folder), began_at=manifest.iso(time.time()))
         with local_errors(wanted.folder):
             wanted.folder.mkdir(parents=True, exist_ok=True)
         before = wanted.before
@@ -170,11 +173,11 @@ class Audit:
             # Not resumed: the replicas before were taken just now. In JSON any name can stand.
             options = dumping.Options(form="jsonl", resume=False)
             made = dumping.dump(self._wanted.cloud.place(), path, options, watcher=self._watcher)
-            return path, made.form, made, _seconds(made.began_at)
+            return path, made.form, made, manifest.seconds(made.began_at)
         found = manifest.read(given)
         if found is not None:
             self._check(given, found)
-            return given, found.form, found, _seconds(found.began_at)
+            return given, found.form, found, manifest.seconds(found.began_at)
         with local_errors(given):
             return given, "paths", None, given.stat().st_mtime
 
@@ -191,11 +194,11 @@ class Audit:
                 )
         advice = "; where it is a copy, give it the time of the original, as cp -p does"
         # Whole seconds, as in the manifest.
-        if wanted.before is not None and int(_changed_s(wanted.before)) > _seconds(made.began_at):
+        if wanted.before is not None and int(_changed_s(wanted.before)) > manifest.seconds(made.began_at):
             raise errors.LocalError(
                 f"{wanted.before} must be older than {given}, which was begun at {made.began_at}{advice}"
             )
-        if wanted.after is not None and int(_changed_s(wanted.after)) < _seconds(made.ended_at):
+        if wanted.after is not None and int(_changed_s(wanted.after)) < manifest.seconds(made.ended_at):
             raise errors.LocalError(
                 f"{wanted.after} must be younger than {given}, which was ended at {made.ended_at}{advice}"
             )
@@ -231,7 +234,7 @@ class Audit:
                 report.lost <= PLAUSIBLE_PART * report.seen.before
                 and report.dark <= PLAUSIBLE_PART * report.seen.storage
             )
-            report.ended_at = iso(time.time())
+            report.ended_at = manifest.iso(time.time())
             lists.add("summary.json", json.dumps(report.as_dict(), indent=2) + "\n")
             lists.commit()
 
@@ -304,15 +307,8 @@ def _cutoff(made: manifest.Manifest | None) -> str:
     """From when on replicas are too young to be called lost: those that the dump has left out."""
     if made is None or not made.older_than_h:
         return ""
-    at = _seconds(made.began_at) - made.older_than_h * 3600
+    at = manifest.seconds(made.began_at) - made.older_than_h * 3600
     return datetime.fromtimestamp(at, tz=timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _seconds(text: str) -> float:
-    try:
-        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc).timestamp()
-    except (ValueError, TypeError) as exc:
-        raise errors.LocalError(f"{text!r} of a manifest is no time such as 2026-11-21T16:00:00Z") from exc
 
 
 def _changed_s(path: Path) -> float:

@@ -41,6 +41,13 @@ OF_ONE_PLACE = (
 )
 
 
+def is_of_one_place(error: errors.CS3Error) -> bool:
+    """Whether an error says something of one file or folder, and nothing of the others. Of throttling, what lasts does:
+    an answer that is too large.
+    """
+    return isinstance(error, OF_ONE_PLACE) and not (isinstance(error, errors.Throttled) and error.retryable)
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """A file.
@@ -191,8 +198,8 @@ class Crawl:
                 raise
             # Where a file has taken its place meanwhile, that is younger than the walk.
             return _Listing(Entries(), gone=True) if self._has_gone(folder) else _Listing(Entries(), refused=error)
-        except OF_ONE_PLACE as error:
-            if folder == self._top or (isinstance(error, errors.Throttled) and error.retryable):
+        except errors.CS3Error as error:
+            if folder == self._top or not is_of_one_place(error):
                 raise
             return _Listing(Entries(), refused=error)
 

@@ -5,6 +5,7 @@
     cli/dump.py                  options, progress, the sentence at the end
       Dump.run                   here: what is counted, what is left out, and when it is complete
         Crawl.events             crawl: files and folders in the order of their paths
+        VersionCounter           versions: old versions, where they are wanted
         lines.written            lines: the forms
         Growing                  dump_files: the part, the note, the final name
         Manifest                 manifest: what stands beside it
@@ -17,9 +18,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from rucio_cs3.inventory.crawl import THREADS, Crawl, Entered, Found, Lister
 from rucio_cs3.inventory.dump_files import Growing
 from rucio_cs3.inventory.lines import Form, Line, Misreading, is_writable, written
 from rucio_cs3.inventory.manifest import Counts, Manifest
+from rucio_cs3.inventory.versions import Look, VersionCounter, VersionCounts
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Wanted:
     :param older_than_h: leave out files that were changed less than so many hours before it began.
     :param incomplete: go on without what cannot be told, and say so in the manifest.
     :param prefix: of the RSE, as Rucio's reader sees it.
+    :param versions: count the old versions of all files, too, also of those that are left out.
     """
 
     cloud: str
@@ -69,6 +71,7 @@ class Wanted:
     older_than_h: float = 0.0
     incomplete: bool = False
     prefix: str = "/"
+    versions: bool = False
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -80,6 +83,7 @@ class Wanted:
             "form": self.form,
             "older_than_h": self.older_than_h,
             "incomplete": self.incomplete,
+            "versions": self.versions,
         }
 
 
@@ -91,20 +95,27 @@ class _State:
     runs: int = 1
     position: str | None = None
     counts: Counts = field(default_factory=Counts)
+    versions: VersionCounts = field(default_factory=VersionCounts)
 
     @classmethod
     def of(cls, kept: Mapping[str, Any] | None) -> _State:
         if kept is None:
             return cls(began_at=time.time())
-        counts = Counts(**kept["counts"])
-        return cls(began_at=kept["began_at"], runs=kept["runs"] + 1, position=kept["position"], counts=counts)
+        return cls(
+            began_at=kept["began_at"],
+            runs=kept["runs"] + 1,
+            position=kept["position"],
+            counts=Counts(**kept["counts"]),
+            versions=VersionCounts(**kept["versions"]),
+        )
 
 
 class Dump:
     """One dump; see the module.
 
     :param lister: see :data:`~rucio_cs3.inventory.crawl.Lister`.
-    :param apart: what is counted beside the files, once they are all there: ``trash`` of the manifest.
+    :param trash: tells what is in the recycle bin, once the files are all there; None is "not known".
+    :param look: see :data:`~rucio_cs3.inventory.versions.Look`; needed where versions are wanted.
     """
 
     def __init__(
@@ -114,12 +125,15 @@ class Dump:
         *,
         threads: int = THREADS,
         watcher: Watcher | None = None,
-        apart: Callable[[], Mapping[str, Any]] | None = None,
+        trash: Callable[[], Mapping[str, Any] | None] | None = None,
+        look: Look | None = None,
     ) -> None:
         self._wanted = wanted
+        self._threads = threads
+        self._look = look
         self._crawl = Crawl(lister, wanted.top, threads=threads)
         self._watcher = watcher or (lambda _counts, _path: None)
-        self._apart = apart or dict
+        self._trash = trash or (lambda: None)
         self._misreading = Misreading(wanted.prefix)
 
     def run(self, path: Path, *, resume: bool = True) -> Manifest:
@@ -138,8 +152,9 @@ class Dump:
                 _log.info("%s: going on after %r", path, state.position)
             try:
                 self._write(growing, state)
-            except errors.LocalError:
-                raise  # what was kept last is what is true
+            except (errors.LocalError, Incomplete):
+                # What was kept last is what is true: versions of what is missing are counted already.
+                raise
             except errors.CS3Error:
                 growing.keep(_as_kept(state))
                 raise
@@ -147,9 +162,9 @@ class Dump:
                 raise Incomplete(
                     f"{state.counts.missing} entries or folders are missing", operation="dump", target=str(path)
                 )
-            apart = self._apart()
+            trash = self._trash()
             growing.keep(_as_kept(state))
-            found = self._manifest(path, state, growing, apart)
+            found = self._manifest(path, state, growing, trash)
             growing.finish(manifest.path_of(path), manifest.written(found))
         return found
 
@@ -157,7 +172,7 @@ class Dump:
         wanted, counts = self._wanted, state.counts
         cutoff = state.began_at - wanted.older_than_h * 3600 if wanted.older_than_h else None
         kept_at = 0.0
-        for number, event in enumerate(self._crawl.events(state.position)):
+        for number, event in enumerate(self._events(state)):
             if isinstance(event, Found):
                 self._add(growing, event, counts, cutoff)
             else:
@@ -168,6 +183,14 @@ class Dump:
             if time.monotonic() - kept_at > _KEEP_S:
                 growing.keep(_as_kept(state))
                 kept_at = time.monotonic()
+
+    def _events(self, state: _State) -> Iterator[Found | Entered]:
+        """What comes after the state's position; each when its versions are in the state, where they are wanted."""
+        events = self._crawl.events(state.position)
+        if not self._wanted.versions:
+            return events
+        assert self._look is not None
+        return VersionCounter(self._look, state.versions, threads=self._threads).through(events)
 
     def _add(self, growing: Growing, found: Found, counts: Counts, cutoff: float | None) -> None:
         info, wanted = found.info, self._wanted
@@ -209,7 +232,7 @@ class Dump:
                 target=str(self._wanted.top.child(path) if path else self._wanted.top),
             )
 
-    def _manifest(self, path: Path, state: _State, growing: Growing, apart: Mapping[str, Any]) -> Manifest:
+    def _manifest(self, path: Path, state: _State, growing: Growing, trash: Mapping[str, Any] | None) -> Manifest:
         wanted = self._wanted
         size, sha256 = growing.digest()
         return Manifest(
@@ -219,22 +242,18 @@ class Dump:
             folder=str(wanted.top),
             below=wanted.below,
             gateway=wanted.gateway,
-            began_at=iso(state.began_at),
-            ended_at=iso(time.time()),
+            began_at=manifest.iso(state.began_at),
+            ended_at=manifest.iso(time.time()),
             runs=state.runs,
             complete=state.counts.missing == 0,
             older_than_h=wanted.older_than_h,
             dump_bytes=size,
             sha256=sha256,
             counts=state.counts,
-            trash=apart.get("trash"),
+            trash=trash,
+            versions=state.versions.as_dict() if wanted.versions else None,
             program=f"rucio-cs3 {__version__}",
         )
-
-
-def iso(at: float) -> str:
-    """Seconds since the epoch as ISO 8601 in UTC."""
-    return datetime.fromtimestamp(at, tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _as_kept(state: _State) -> dict[str, Any]:
@@ -243,4 +262,5 @@ def _as_kept(state: _State) -> dict[str, Any]:
         "runs": state.runs,
         "position": state.position,
         "counts": asdict(state.counts),
+        "versions": asdict(state.versions),
     }

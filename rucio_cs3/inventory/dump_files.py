@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.local_files import local_errors
+from rucio_cs3.cs3.local_files import local_errors, sync_folder
 from rucio_cs3.inventory.lists import open_part, replace_text
 
 #: A part that was begun so long ago is begun anew, in seconds: what it says is too old by then.
 RESUME_WITHIN_S = 24 * 3600.0
 
-#: Text that is gathered before it is compressed, in bytes.
-_BLOCK_BYTES = 1 << 20
+#: Text that is gathered before it is compressed, in characters, and what is read at a time, in bytes.
+_BLOCK_CHARACTERS = _BLOCK_BYTES = 1 << 20
 
 #: Compression of one MiB of paths takes 10 ms at this level and gives a quarter of its size.
 _LEVEL = 6
@@ -54,7 +54,7 @@ class Growing:
         self._compressed = path.name.endswith(".gz")
         self._descriptor = -1
         self._text: list[str] = []
-        self._text_bytes = 0
+        self._characters = 0
         self._packer: Any = None
         self._began_at_s = time.time()
         #: What was noted at the last :meth:`keep`; None at a beginning.
@@ -111,8 +111,8 @@ class Growing:
         :raises LocalNoSpaceLeft: when the disk is full; what was kept stays.
         """
         self._text.append(text)
-        self._text_bytes += len(text)
-        if self._text_bytes >= _BLOCK_BYTES:
+        self._characters += len(text)
+        if self._characters >= _BLOCK_CHARACTERS:
             self._pack()
 
     def keep(self, state: Mapping[str, Any]) -> None:
@@ -152,6 +152,8 @@ class Growing:
         with local_errors(self.path):
             os.fchmod(self._descriptor, 0o666 & ~_umask())
             self.part.replace(self.path)
+            # Both names are on the disk before anybody is told, and before the note goes.
+            sync_folder(self.path.parent)
             self.note.unlink(missing_ok=True)
 
     def digest(self) -> tuple[int, str]:
@@ -177,7 +179,7 @@ class Growing:
             return
         data = "".join(self._text).encode()
         self._text.clear()
-        self._text_bytes = 0
+        self._characters = 0
         with local_errors(self.path):
             if self._compressed:
                 if self._packer is None:

@@ -15,6 +15,7 @@ from rucio_cs3.inventory.crawl import THREADS
 from rucio_cs3.inventory.dump import Dump, Wanted, Watcher
 from rucio_cs3.inventory.lines import Form
 from rucio_cs3.inventory.manifest import Manifest
+from rucio_cs3.inventory.versions import looking
 from rucio_cs3.settings import prefix_path
 
 _log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ class Options:
     incomplete: bool = False
     resume: bool = True
     threads: int = THREADS
+    versions: bool = False
 
 
 def dump(place: Place, path: Path, options: Options, *, watcher: Watcher | None = None) -> Manifest:
@@ -49,13 +51,15 @@ def dump(place: Place, path: Path, options: Options, *, watcher: Watcher | None 
         older_than_h=options.older_than_h,
         incomplete=options.incomplete,
         prefix=_prefix(cloud),
+        versions=options.versions,
     )
     made = Dump(
         wanted,
         functools.partial(storage.list, is_folder=True),
         threads=options.threads,
         watcher=watcher,
-        apart=lambda: {"trash": trash(place)},
+        trash=lambda: trash(place),
+        look=looking(storage, place.reference),
     )
     return made.run(path, resume=options.resume)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
-from rucio_cs3.cs3.local_files import local_errors
+from rucio_cs3.cs3.local_files import local_errors, sync_folder
 
 
 def open_part(part: Path, *, mode: int = 0o666, empty: bool = True) -> int:
@@ -23,7 +23,7 @@ def open_part(part: Path, *, mode: int = 0o666, empty: bool = True) -> int:
 
 
 def replace_text(path: Path, text: str, *, mode: int = 0o666) -> None:
-    """Replace a small file at one stroke.
+    """Replace a small file at one stroke. After a crash it may be the one before, unless the folder is synced.
 
     :param mode: before the umask.
     :raises OSError: what stood there stands there still.
@@ -54,6 +54,7 @@ def write_gz(path: Path, texts: Iterable[str]) -> None:
                 packed.flush()
                 os.fsync(packed.fileno())
             part.replace(path)
+            sync_folder(path.parent)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -91,6 +92,7 @@ class Lists:
         for name in self._files:
             with local_errors(self._folder / name):
                 self._part(name).replace(self._folder / name)
+        sync_folder(self._folder)
 
     def __exit__(self, *_: object) -> None:
         for name, file in self._files.items():

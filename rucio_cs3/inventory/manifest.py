@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ SUFFIX = ".json"
 
 #: Most places that are named one by one; of more only the number is kept.
 NAMED_MAX = 100
+
+#: Longest reason that is kept with a name, in characters: a server's words may be long, and notes are written often.
+_WHY_MAX_CHARACTERS = 1000
+
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 _VERSION = 1
 
@@ -61,8 +67,13 @@ class Counts:
 
     def name(self, path: str, why: str) -> None:
         """Keep a place, where there are not many yet."""
-        if len(self.named) < NAMED_MAX:
-            self.named.append([path, why])
+        name_place(self.named, path, why)
+
+
+def name_place(named: list[list[str]], path: str, why: str) -> None:
+    """Keep a place in a list that stays short."""
+    if len(named) < NAMED_MAX:
+        named.append([path, why[:_WHY_MAX_CHARACTERS]])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +91,8 @@ class Manifest:
     :param older_than_h: files younger than so many hours when it began are left out; 0 leaves out none.
     :param dump_bytes: size of the dump's file.
     :param trash: entries and bytes in the recycle bin, not part of the dump; None where that is not known.
+    :param versions: :class:`~rucio_cs3.inventory.versions.VersionCounts` of the files as a dictionary, whether they are
+        in the dump or left out; None where they were not asked for.
     """
 
     dump: str
@@ -97,11 +110,28 @@ class Manifest:
     sha256: str
     counts: Counts
     trash: Mapping[str, Any] | None
+    versions: Mapping[str, Any] | None = None
     program: str
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in the file."""
         return {"version": _VERSION, "order": "path, bytes of UTF-8", **asdict(self)}
+
+
+def iso(at_s: float) -> str:
+    """Seconds since the epoch as a manifest has them: ISO 8601, UTC, whole seconds."""
+    return datetime.fromtimestamp(at_s, tz=timezone.utc).strftime(_TIME)
+
+
+def seconds(text: str) -> float:
+    """Seconds since the epoch from such a text.
+
+    :raises LocalError: when it is none.
+    """
+    try:
+        return datetime.strptime(text, _TIME).replace(tzinfo=timezone.utc).timestamp()
+    except (ValueError, TypeError) as exc:
+        raise errors.LocalError(f"{text!r} of a manifest is no time such as 2026-11-21T16:00:00Z") from exc
 
 
 def written(found: Manifest) -> str:

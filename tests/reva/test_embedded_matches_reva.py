@@ -517,6 +517,37 @@ def test_two_of_one_name_within_a_millisecond(site: Raw, folder: str) -> None:
     assert "CODE_OK" in codes
 
 
+def test_what_is_overwritten_becomes_a_version_of_its_path(site: Raw, folder: str) -> None:
+    path = f"/localfs{folder}/file"
+
+    def versions(of: str = path) -> tuple[str, list[int]]:
+        code, answer = site.call("ListFileVersions", provider_api_pb2.ListFileVersionsRequest(ref=ref(of)))
+        assert all(int(one.key) == one.mtime > 10**12 for one in answer.versions), "milliseconds"
+        return code, [one.size for one in answer.versions]
+
+    assert site.put(path, b"1") == 200
+    assert versions() == ("CODE_OK", [])
+    assert site.put(path, b"22") == 200
+    assert site.dav("PUT", f"{folder}/file", b"333").status_code == 204
+    assert versions() == ("CODE_OK", [2, 1]), "newest first"
+    assert site.put(f"/localfs{folder}/other", b"4444") == 200
+    assert site.move(f"/localfs{folder}/other", path) == "CODE_OK"
+    assert versions() == ("CODE_OK", [2, 1]), "what a rename replaces is none"
+    assert site.move(path, f"/localfs{folder}/other") == "CODE_OK"
+    assert versions(f"/localfs{folder}/other") == ("CODE_OK", [])
+    assert versions() == ("CODE_OK", [2, 1]), "they stay at the path"
+    assert site.put(path, b"55555") == 200
+    assert site.delete(path) == "CODE_OK"
+    assert versions() == ("CODE_OK", [2, 1])
+    for nothing in (f"/localfs{folder}/nothing", f"{path}/below", "/localfs"):
+        assert versions(nothing) == ("CODE_OK", [])
+    assert versions("/nowhere")[0] == "CODE_NOT_FOUND"
+    assert versions(f"/localfs{folder}/{'n' * 256}")[0] == "CODE_INTERNAL"
+    assert site.make(f"/localfs{folder}/folder") == "CODE_OK"
+    assert site.put(f"/localfs{folder}/folder", b"x") == 200
+    assert len(versions(f"/localfs{folder}/folder")[1]) == 1, "a folder that a file has replaced"
+
+
 def test_there_are_no_locks(site: Raw, folder: str) -> None:
     path = f"/localfs{folder}/file"
     assert site.put(path, b"x") == 200

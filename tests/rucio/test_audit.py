@@ -233,11 +233,37 @@ def test_wrong_input_is_one_sentence(scene: Scene, arguments: tuple[str, ...], w
     assert "Traceback" not in said
 
 
-def _failing(scene: Scene, *arguments: object) -> str:
+def test_a_section_of_the_name_of_an_rse_is_passed_over(scene: Scene, tmp_path: Path) -> None:
+    scene.audit("v3")
+    rse = scene.rses["v3"]
+    cloud: Any = rse.cloud
+    user = next(iter(cloud.users.values()))
+    section = (
+        f"url = {cloud.webdav_url}/nothing-there\ncs3_gateway = {cloud.gateway}\ncs3_gateway_tls = false\n"
+        f"cs3_root = {cloud.root}\nusername = {user.username}\npassword = {user.password}\n"
+    )
+    clouds = tmp_path / "clouds.cfg"
+    clouds.touch(mode=0o600)
+    clouds.write_text(f"[{rse.name}]\n{section}[MINE]\n{section}")
+    named = {"RUCIO_CS3_CLOUDS": str(clouds)}
+    report = scene.audited(rse.name, "-o", tmp_path / "out", environment={**scene.rucio.daemon_environment, **named})
+    assert (report["lost"], report["dark"]) == (scene.reports["v3"]["lost"], scene.reports["v3"]["dark"]) != (0, 0)
+    said = scene.rucio._run(
+        [PROGRAM, "usage", rse.name, "--push", "--json"], {**scene.rucio.environment, **named}, timeout_s=60
+    ).stdout
+    assert json.loads(said)["folder"].endswith("/audited")
+    for command in (("audit", "MINE"), ("usage", "MINE", "--push")):
+        said = _failing(scene, *command, **named)
+        assert "MINE is a section of the clouds file, and only an RSE will do here; Rucio knows no RSE MINE" in said
+        assert said.count("\n") == 1
+    assert user.password not in said
+
+
+def _failing(scene: Scene, *arguments: object, **more: str) -> str:
     """What a command says that fails."""
     done = subprocess.run(
         [PROGRAM, *map(str, arguments)],
-        env={"PATH": os.environ["PATH"], **scene.rucio.daemon_environment},
+        env={"PATH": os.environ["PATH"], **scene.rucio.daemon_environment, **more},
         capture_output=True,
         text=True,
         timeout=60,

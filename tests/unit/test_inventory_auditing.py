@@ -284,7 +284,7 @@ def test_the_report_says_what_was_not_looked_for(scene: Scene) -> None:
 @pytest.fixture
 def command(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """``rucio-cs3 audit T`` at a Rucio that is the scene's."""
-    monkeypatch.setattr(places, "find_cloud", lambda _name: replace(scene.cloud, rse={"rse": "T"}))
+    monkeypatch.setattr(places, "cloud_of_rse", lambda _name: replace(scene.cloud, rse={"rse": "T"}))
     monkeypatch.setattr(audit, "_source", lambda _scopes: lambda _cloud: scene.replicas)
 
     def run(*arguments: object) -> Result:

@@ -7,6 +7,7 @@ import gzip
 import random
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -156,21 +157,47 @@ def test_which_paths_rucio_misreads_is_known() -> None:
 # -- sorting -------------------------------------------------------------------------------------------------------
 
 
-def test_more_lines_than_fit_are_sorted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sorting, "_CHUNK_LINES", 10)
+@pytest.mark.parametrize(("limit", "most"), [("_CHUNK_LINES", 10), ("_CHUNK_CHARACTERS", 50)])
+def test_more_lines_than_fit_are_sorted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, most: int) -> None:
+    chunks: list[int] = []
+    chunk = sorting._chunk
+
+    def counted(*arguments: Any) -> list[str]:
+        taken = chunk(*arguments)
+        chunks.append(len(taken))
+        return taken
+
+    monkeypatch.setattr(sorting, limit, most)
     monkeypatch.setattr(sorting, "_MERGED_MAX", 4)
+    monkeypatch.setattr(sorting, "_chunk", counted)
     texts = [f"{number:04}\n" for number in range(537)]
     shuffled = random.Random(1).sample(texts, len(texts))
     shuffled[-1] = shuffled[-1].rstrip("\n")
     ordered = list(sorting.sorted_lines(shuffled, str.strip, tmp_path))
     assert [text.strip() for text in ordered] == [text.strip() for text in texts]
     assert list(tmp_path.iterdir()) == []
+    assert chunks[:53] == [10] * 53
 
 
 def test_the_key_decides_and_not_the_line(tmp_path: Path) -> None:
     texts = ["1\ta/b\n", "2\ta\n", "0\ta b\n"]
     ordered = list(sorting.sorted_lines(texts, lambda text: text.split("\t")[1], tmp_path))
     assert ordered == [texts[1], texts[2], texts[0]]
+
+
+def test_a_folder_that_cannot_be_written_to_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sorting, "_CHUNK_LINES", 1)
+    with pytest.raises(errors.LocalNotFound, match="nowhere"):
+        list(sorting.sorted_lines(["b\n", "a\n"], str.strip, tmp_path / "nowhere"))
+
+
+def test_a_file_without_lines_does_not_fill_the_memory(tmp_path: Path) -> None:
+    path = tmp_path / "dump.gz"
+    path.write_bytes(gzip.compress(b"a\n" + b"x" * 2**20))
+    lines = sorting.lines_of(path)
+    assert next(lines) == "a\n"
+    with pytest.raises(errors.LocalError, match="is no list"):
+        next(lines)
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress])

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from rucio_cs3.cs3 import errors
-from rucio_cs3.inventory import dump, dump_files, manifest
+from rucio_cs3.inventory import dump, dump_files, lists, manifest
 from rucio_cs3.inventory.dump import Dump, Incomplete, Wanted
 from tests.unit.test_inventory_crawl import TOP, Folders
 
@@ -283,6 +283,20 @@ def test_no_dump_is_without_its_manifest(tmp_path: Path, monkeypatch: pytest.Mon
     made = Dump(wanted(), Folders(MANY)).run(path)
     assert manifest.read(path) == made
     assert names(tmp_path) == ["dump.gz", "dump.gz.json"]
+
+
+def test_names_are_on_the_disk_before_the_note_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that dies right after must not come back with neither."""
+    seen: list[list[str]] = []
+    for module in (dump_files, lists):
+        monkeypatch.setattr(module, "sync_folder", lambda folder: seen.append(names(folder)))
+    Dump(wanted(), Folders(MANY)).run(tmp_path / "dump.gz")
+    assert seen == [[".dump.gz.state", "dump.gz", "dump.gz.json"]]
+    lists.write_gz(tmp_path / "one.gz", ["text\n"])
+    with lists.Lists(tmp_path, ["a", "b"]) as written:
+        written.commit()
+    assert [folder[-1] for folder in seen[1:]] == ["one.gz", "one.gz"]
+    assert [{"a", "b"} & {*folder} for folder in seen[1:]] == [set(), {"a", "b"}]
 
 
 @pytest.mark.parametrize("hidden", [".dump.gz.part", ".dump.gz.state.new", ".dump.gz.json.new"])
