@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import hashlib
 import json
 import os
@@ -96,6 +97,8 @@ def reap(rse: dict[str, Any], names: list[str], connect: Callable[[Any], None]) 
     """A chunk, as daemons/reaper/reaper.py of Rucio 41.5.1 deletes it."""
     from rucio.rse import rsemanager
 
+    # Rucio puts each object's token into them for a moment, so threads must not share them.
+    rse = copy.deepcopy(rse)
     protocol = rsemanager.create_protocol(rse, "delete")
 
     def make() -> list[str]:
@@ -178,6 +181,7 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=100, help="files that a thread deletes at once, as the reaper's")
     parser.add_argument("--threads", type=int, default=1, help="as the reaper's")
     parser.add_argument("--purge", action="store_true", help="with cs3_delete = purge as a third contender")
+    parser.add_argument("--never", action="store_true", help="with cs3_delete_look = never as one more contender")
     parser.add_argument("--unaware", action="store_true", help="without looks ahead as one more contender")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     options = parser.parse_args()
@@ -209,6 +213,9 @@ def main() -> None:
             "rucio_cs3": (settings(site, "rucio_cs3.protocol.NoRename"), ours),
             "webdav": (settings(site, "rucio.rse.protocols.webdav.Default"), webdav),
         }
+        if options.never:
+            never = settings(site, "rucio_cs3.protocol.NoRename", cs3_delete_look="never")
+            contenders["cs3_delete_look = never"] = (never, ours)
         if options.unaware:
             contenders["without looks ahead"] = (
                 {**settings(site, "rucio_cs3.protocol.NoRename", cs3_call_timeout_s=31), "rse": UNAWARE},
@@ -220,7 +227,7 @@ def main() -> None:
     for name, result in results.items():
         chunks = sorted(result.chunks_s)
         print(
-            f"{name:20} {result.files} files, {options.threads} threads: {result.per_second:7.0f}/s; a chunk "
+            f"{name:23} {result.files} files, {options.threads} threads: {result.per_second:7.0f}/s; a chunk "
             f"{statistics.median(chunks):.3f} s (of {chunks[0]:.3f} to {chunks[-1]:.3f}); "
             f"{1e6 * result.cpu_s / result.files:.0f} us of processor for each file here"
         )

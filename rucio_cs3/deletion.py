@@ -36,7 +36,7 @@ class Deletions:
         self._rse = rse
         self._folder = folder
         self._warn = warn
-        self._files = storage.file_deletions()
+        self._files = storage.file_deletions(looks=storage.endpoint.deletion_look != "never")
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._unfinished: list[Deleted] = []

@@ -19,6 +19,7 @@ from rucio_cs3.cs3.config import (
     MAX_DOWNLOAD_STREAMS,
     TIMEOUT_MAX_S,
     Deletion,
+    DeletionLook,
     Endpoint,
     Landing,
     Proof,
@@ -52,6 +53,8 @@ SETTINGS: Mapping[str, str] = {
     "cs3_download_streams": f"how many streams fetch one large file, 1 to {MAX_DOWNLOAD_STREAMS} (default 4)",
     "cs3_keep_checksums": "true or false: keep checksums as metadata where the server stores none (default true)",
     "cs3_delete": "keep or purge: whether what Rucio deletes stays in the recycle bin (default keep)",
+    "cs3_delete_look": "each or never: whether what Rucio deletes is looked at before, so that a folder there stays "
+    "(default each)",
     "cs3_proof": "read, server or size: how content is proven where the server keeps no checksum (default read)",
     "cs3_transfer_mode": "auto, pull, push or relay: who moves the bytes of transfers (default auto)",
     "cs3_call_timeout_s": "seconds for one gRPC call, more than 0",
@@ -237,6 +240,7 @@ def endpoint(settings: Settings, protocol: Mapping[str, Any]) -> Endpoint:
             ),
             keep_checksums=settings.flag("cs3_keep_checksums", default=True),
             deletion=cast("Deletion", settings.choice("cs3_delete", get_args(Deletion)) or "keep"),
+            deletion_look=cast("DeletionLook", settings.choice("cs3_delete_look", get_args(DeletionLook)) or "each"),
             download_streams=settings.count("cs3_download_streams", most=MAX_DOWNLOAD_STREAMS, default=4),
             timeouts=settings.timeouts("call", "idle", "processing"),
             **settings.of_every_site(),
@@ -268,8 +272,9 @@ def _webdav(protocol: Mapping[str, Any], settings: Settings) -> WebDAVBase:
     base = settings.text("cs3_webdav_base") or base_of_prefix(prefix)
     if base is None:
         raise errors.ConfigurationError(
-            f"{settings.owner}: prefix {prefix} begins with no WebDAV base known here; set cs3_webdav_base to "
-            f"{SETTINGS['cs3_webdav_base']}"
+            f"{settings.owner}: path {prefix} begins with no WebDAV base that is known here; give the URL that a "
+            "WebDAV client would take, such as https://cernbox.example.org/remote.php/webdav/…, or say in "
+            "cs3_webdav_base where its base ends"
         )
     if protocol["scheme"] not in SCHEMES:
         raise errors.ConfigurationError(

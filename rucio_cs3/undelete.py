@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 
 from rucio_cs3.clouds import Place
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.local_files import PART_PREFIX, PART_SUFFIX
+from rucio_cs3.cs3.local_files import is_part
 from rucio_cs3.cs3.recycle import RecycledItem
 
 #: Ending of the name that Rucio uploads to before it renames (uploadclient.py, rsemanager.py of Rucio 41.5.1).
@@ -27,15 +27,21 @@ def moment(text: str, *, now_s: float) -> float:
     :returns: seconds since the epoch.
     :raises ValueError: for anything else.
     """
-    ago = re.fullmatch(r"([0-9]{1,9})([smhdw])", text)
-    if ago:
-        return now_s - int(ago[1]) * _UNITS_S[ago[2]]
+    ago_s = duration_s(text)
+    if ago_s is not None:
+        return now_s - ago_s
     try:
         # Python 3.10 reads no "Z".
         at = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
         return (at if at.tzinfo else at.replace(tzinfo=timezone.utc)).timestamp()
     except (ValueError, OverflowError) as exc:
         raise ValueError(f"{text!r} is no time; write 2h, 3d, 2026-11-21 or 2026-11-21T17:05:00Z") from exc
+
+
+def duration_s(text: str) -> int | None:
+    """Seconds of ``90s``, ``30m``, ``2h``, ``3d``, ``1w``; None for anything else."""
+    parts = re.fullmatch(r"([0-9]{1,9})([smhdw])", text)
+    return int(parts[1]) * _UNITS_S[parts[2]] if parts else None
 
 
 def shown_moment(at_s: float) -> str:
@@ -94,10 +100,9 @@ def newest_of(place: Place, *, since_s: float, deleted_at: str | None = None) ->
 
 def is_unfinished_upload(item: RecycledItem) -> bool:
     """Whether nobody ever had it by this name: what an upload of this package, or of Rucio's commands, was to become a
-    file of."""
+    file of, and the folders of a trial of ours."""
     name = item.reference.name
-    ours = name.startswith(PART_PREFIX) and name.endswith(PART_SUFFIX)
-    return not item.is_directory and (ours or name.endswith(RUCIO_UPLOAD_SUFFIX))
+    return is_part(name) or (not item.is_directory and name.endswith(RUCIO_UPLOAD_SUFFIX))
 
 
 def newest_of_each(found: Iterable[RecycledItem]) -> list[RecycledItem]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import time
@@ -15,6 +14,9 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
+from rucio_cs3.cli.files.changes import IN_PARTS, Changes
+from rucio_cs3.cli.files.given import json_option, rse_option
+from rucio_cs3.cli.files.shown import print_json
 from rucio_cs3.cli.transfers_table import printable
 from rucio_cs3.cs3 import errors
 from rucio_cs3.listing.amounts import size as readable
@@ -36,8 +38,8 @@ def _moment(_context: click.Context, _parameter: click.Parameter, value: str | N
 
 
 @click.command()
-@click.argument("place")
-@click.option("--rse", metavar="NAME", help="The RSE or cloud; PLACE may then be a path alone.")
+@click.argument("place", metavar="PLACE")
+@rse_option
 @click.option("--list", "only_list", is_flag=True, help="Only show what was deleted at or below PLACE.")
 @click.option("--all-below", is_flag=True, help="Restore all that was deleted below the folder PLACE.")
 @click.option(
@@ -54,7 +56,7 @@ def _moment(_context: click.Context, _parameter: click.Parameter, value: str | N
     callback=_moment,
     help="Of several versions that of this time, as --list shows it (default: the newest).",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object in each line.")
+@json_option
 def command(
     place: str,
     rse: str | None,
@@ -82,45 +84,48 @@ def command(
     # Late: help needs none of this.
     from rucio_cs3 import places, undelete
 
-    found = places.find(place, rse=rse)
     since_s = undelete.moment(since, now_s=time.time())
     if only_list:
+        found = places.find(place, rse=rse)
         _show(found, undelete.items(found, since_s=since_s), as_json)
-    elif all_below:
-        listed = undelete.items(found, since_s=since_s)
-        items = undelete.newest_of_each(one for one in listed if not undelete.is_unfinished_upload(one))
-        if not items:
-            raise errors.NotFound(f"nothing was deleted below {found.shown} since {undelete.shown_moment(since_s)}")
-        _restore(found, items, as_json)
-    else:
-        _restore(found, [undelete.newest_of(found, since_s=since_s, deleted_at=deleted_at)], as_json)
+        return
+    changes = Changes(as_json=as_json, facts=("type", "size", "pfn", "deleted_at"))
+    with changes.of(place) as change:
+        found = change.find(rse)
+        change.facts["pfn"] = found.url
+        if all_below:
+            listed = undelete.items(found, since_s=since_s)
+            items = undelete.newest_of_each(one for one in listed if not undelete.is_unfinished_upload(one))
+            if not items:
+                raise errors.NotFound(f"nothing was deleted below {found.shown} since {undelete.shown_moment(since_s)}")
+        else:
+            items = [undelete.newest_of(found, since_s=since_s, deleted_at=deleted_at)]
+        _restore(found, items, changes, tells=not as_json)
+        change.became(IN_PARTS)
+    changes.end()
+    if found.cloud.rse is not None:
+        click.echo("Rucio does not know of it; rucio-cs3 register makes it known", err=True)
 
 
-def _restore(found: Place, items: list[RecycledItem], as_json: bool) -> None:
+def _restore(found: Place, items: list[RecycledItem], changes: Changes, *, tells: bool) -> None:
+    """
+    :param tells: whether people are told of what is there again.
+    """
     from rucio_cs3 import undelete
 
-    failed = 0
     outcomes: Iterable[tuple[RecycledItem, errors.CS3Error | None]] = undelete.restored(found, items)
     console = Console(stderr=True)
     # Lines and a bar that overwrites itself do not go together on one terminal.
     if len(items) > 1 and console.is_terminal and not console.is_dumb_terminal and not sys.stdout.isatty():
         outcomes = track(outcomes, "restoring", total=len(items), console=console, transient=True)
     for item, error in outcomes:
-        if error is None:
-            if as_json:
-                click.echo(json.dumps(_as_json(found, item)))
-            else:
-                at = undelete.shown_moment(item.deleted_at_s)
-                click.echo(f"restored {printable(found.cloud.shown(item.reference))}, deleted {at}")
-        elif len(items) == 1:
-            raise error
-        else:
-            failed += 1
-            click.echo(f"not restored: {error}", err=True)
-    if failed:
-        raise click.ClickException(f"{failed} of {len(items)} were not restored")
-    if found.cloud.rse is not None:
-        click.echo("Rucio does not know of it; rucio-cs3 register makes it known", err=True)
+        with changes.of(found.cloud.shown(item.reference)) as change:
+            facts = _facts(found, item)
+            change.became("restored", **facts)
+            if error is not None:
+                raise error
+            if tells:
+                click.echo(f"restored {printable(change.place)}, deleted {facts['deleted_at']}")
 
 
 def _show(found: Place, listed: Iterable[RecycledItem], as_json: bool) -> None:
@@ -128,7 +133,7 @@ def _show(found: Place, listed: Iterable[RecycledItem], as_json: bool) -> None:
 
     if as_json:
         for item in listed:  # as they come, for there may be many
-            click.echo(json.dumps(_as_json(found, item)))
+            print_json({"place": found.cloud.shown(item.reference), **_facts(found, item)})
         return
     items = undelete.oldest_first(listed)
     if not items:
@@ -147,11 +152,10 @@ def _show(found: Place, listed: Iterable[RecycledItem], as_json: bool) -> None:
     console.print(table)
 
 
-def _as_json(found: Place, item: RecycledItem) -> dict[str, Any]:
+def _facts(found: Place, item: RecycledItem) -> dict[str, Any]:
     from rucio_cs3 import undelete
 
     return {
-        "place": found.cloud.shown(item.reference),
         "type": "folder" if item.is_directory else "file",
         "size": item.size,
         "pfn": found.cloud.url(item.reference),

@@ -35,6 +35,9 @@ Proof = Literal["read", "server", "size"]
 #: What becomes of what Rucio deletes; see :attr:`Endpoint.deletion`.
 Deletion = Literal["keep", "purge"]
 
+#: Whether that is looked at before; see :attr:`Endpoint.deletion_look`.
+DeletionLook = Literal["each", "never"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Timeouts:
@@ -128,7 +131,7 @@ class Site:
             raise errors.ProtocolViolation(
                 f"{self.name}: the ticket sends data to host {host}:{port}, which is none of "
                 f"{', '.join(sorted(self.own_hosts | self.data_hosts))}; if that is right, add it to data_hosts "
-                "(at an RSE: cs3_data_hosts)"
+                "(as a setting: cs3_data_hosts)"
             )
         return url
 
@@ -146,7 +149,7 @@ class Site:
         if (host, port) != self._place(url, "request") and not is_named(host, port, self.data_hosts):
             raise errors.ProtocolViolation(
                 f"{self.name}: the redirect leads to {host}:{port}; if that is right, add the host to data_hosts "
-                "(at an RSE: cs3_data_hosts)"
+                "(as a setting: cs3_data_hosts)"
             )
         return following
 
@@ -182,7 +185,7 @@ class Site:
         if parts.scheme == "http" and not (self.allow_plaintext or is_loopback(host)):
             raise errors.ProtocolViolation(
                 f"{self.name}: the {what} sends data and token without TLS to {host}; if the network between is "
-                "trusted, set allow_plaintext (at an RSE: cs3_allow_plaintext)"
+                "trusted, set allow_plaintext (as a setting: cs3_allow_plaintext)"
             )
         return host, port if port is not None else (443 if parts.scheme == "https" else 80)
 
@@ -194,7 +197,7 @@ class Site:
         if not (self.allow_plaintext or is_loopback(host)):
             raise errors.ConfigurationError(
                 f"{self.name}: {what} would get tokens without TLS; use TLS, or set allow_plaintext "
-                "(at an RSE: cs3_allow_plaintext) if the network between is trusted"
+                "(as a setting: cs3_allow_plaintext) if the network between is trusted"
             )
 
 
@@ -237,6 +240,8 @@ class Endpoint(Site):
         :data:`MAX_DOWNLOAD_STREAMS`; a server without ranges gets one.
     :param deletion: what becomes of the files that Rucio deletes: ``keep``: they go into the recycle bin; ``purge``:
         and out of it again, for good.
+    :param deletion_look: ``each``: each place is looked at before Rucio's deletion, so that a folder there stays;
+        ``never``: a folder there goes into the recycle bin with all in it (refused with ``purge``).
     """
 
     gateway: str
@@ -247,11 +252,17 @@ class Endpoint(Site):
     keep_checksums: bool = True
     download_streams: int = 4
     deletion: Deletion = "keep"
+    deletion_look: DeletionLook = "each"
 
     def __post_init__(self) -> None:
         if not 1 <= self.download_streams <= MAX_DOWNLOAD_STREAMS:
             raise errors.ConfigurationError(
                 f"{self.name}: download_streams must be 1 to {MAX_DOWNLOAD_STREAMS}, not {self.download_streams}"
+            )
+        if self.deletion == "purge" and self.deletion_look == "never":
+            raise errors.ConfigurationError(
+                f"{self.name}: deletion purge (as a setting: cs3_delete) does not go with deletion_look never (as a "
+                "setting: cs3_delete_look): what nobody looks at may be a folder, and all in it would be gone for good"
             )
         host, _ = split_address(self.gateway, f"{self.name}: gateway")
         if is_off_limits(host):

@@ -310,7 +310,7 @@ class Namespace:
                         raise errors.StillProcessing(
                             f"the server is stuck in post-processing: {now - began:.1f} s after it had the whole file, "
                             "nobody can read it yet. Look at it again later; if that lasts, the cloud's operator can "
-                            "tell why. Where a cloud is only slow, let timeouts.processing_s (at an RSE: "
+                            "tell why. Where a cloud is only slow, let timeouts.processing_s (as a setting: "
                             "cs3_processing_timeout_s) be longer",
                             operation="Stat",
                             target=str(reference),

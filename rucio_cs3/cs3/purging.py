@@ -33,10 +33,9 @@ _DAY_S = 86_400.0
 #: Purges at the same time. Each is a short call; what they share is the server's disk.
 _AT_ONCE = 4
 
-
 #: After one of these nothing more is begun: who did not answer one call will not answer a hundred, and each is waited
 #: for.
-_SILENCE = (errors.Unavailable, errors.DeadlineExceeded)
+SILENCE = (errors.Unavailable, errors.DeadlineExceeded)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +62,7 @@ def purge(
     """
     # Whose key is in the bin no more is done: it was freed or restored by somebody else, or by a call whose answer was
     # lost. Another item of the same place is somebody else's.
-    remains = list(_each(bin_, [(one, _item(folder, one)) for one in deleted if one.key is not None]))
+    remains = list(_each(bin_, [(one, item_of(folder, one)) for one in deleted if one.key is not None]))
     unknown = [one for one in deleted if one.key is None]
     if not unknown:
         return remains
@@ -71,9 +70,9 @@ def purge(
     if silence is not None:
         return remains + [Remains(deleted=one, why=silence, silent=True) for one in unknown]
     try:
-        found, unclear = _found(bin_, folder, unknown, clock)
+        found, unclear = identified(bin_, folder, unknown, clock)
     except errors.CS3Error as error:
-        why, silent = f"it cannot be looked for: {_reason(error)}", isinstance(error, _SILENCE)
+        why, silent = f"it cannot be looked for: {_reason(error)}", isinstance(error, SILENCE)
         return remains + [Remains(deleted=one, why=why, silent=silent) for one in unknown]
     return remains + list(_each(bin_, found)) + unclear
 
@@ -88,7 +87,7 @@ def _each(bin_: RecycleBin, items: Iterable[tuple[Deleted, RecycledItem]]) -> It
         one, purging = waiting.popleft()
         error = purging.result()
         if error is not None:
-            remains = Remains(deleted=one, why=_reason(error), silent=isinstance(error, _SILENCE))
+            remains = Remains(deleted=one, why=_reason(error), silent=isinstance(error, SILENCE))
             silence = silence or (remains if remains.silent else None)
             yield remains
 
@@ -111,7 +110,8 @@ def _purged(bin_: RecycleBin, item: RecycledItem) -> errors.CS3Error | None:
     return None
 
 
-def _item(folder: Reference, one: Deleted) -> RecycledItem:
+def item_of(folder: Reference, one: Deleted) -> RecycledItem:
+    """The item that a deletion has become, where the server has said its key."""
     return RecycledItem(
         reference=one.recycled_as,
         key=one.key or "",
@@ -122,10 +122,13 @@ def _item(folder: Reference, one: Deleted) -> RecycledItem:
     )
 
 
-def _found(
+def identified(
     bin_: RecycleBin, folder: Reference, deleted: Collection[Deleted], clock: Callable[[], ClockOffset | None]
 ) -> tuple[list[tuple[Deleted, RecycledItem]], list[Remains]]:
-    """Which items of the bin deletions have become, and those of which that cannot be said."""
+    """Which items of the bin deletions have become, and those of which that cannot be said; by one listing.
+
+    :raises CS3Error: when the bin cannot be listed.
+    """
     offset = clock()
     if offset is None:
         why = "the server's clock is not known, so which item is ours cannot be told"

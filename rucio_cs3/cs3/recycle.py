@@ -14,6 +14,8 @@ size of a file       yes                                yes                     
 deletion time        milliseconds in place of seconds   seconds                      seconds
 restore over a file  INTERNAL                           (not read)                   ALREADY_EXISTS; posix replaces
 no such key          INTERNAL                           (not read)                   NOT_FOUND
+a folder's content   (nobody says)                      (not read)                   ``key/`` lists it (code)
+purge of a folder    only where it is empty             (not read)                   with all in it (code)
 no key at all        **empties the bin**                not supported                **empties the bin**
 ===================  =================================  ===========================  ==============================
 
@@ -69,6 +71,8 @@ class RecycledItem:
     deleted_at_s: float
     #: The folder that the server was asked with, which decides whose bin it is.
     bin_of: Reference = field(repr=False)
+    #: The server is Reva's ``local`` driver, by its times in milliseconds: it purges a folder by rmdir(2).
+    by_rmdir: bool = field(default=False, repr=False)
 
 
 class RecycleBin:
@@ -138,6 +142,30 @@ class RecycleBin:
                 raise
             self._settle_restore(item, error)
         self._namespace.saw_folder(place.parent)
+
+    def is_empty(self, item: RecycledItem) -> bool | None:
+        """Whether nothing is in a folder in the bin; None where the server has no way to tell.
+
+        Reva's ``local`` driver has only one: it purges a folder where that is empty, and fails where it is not. So
+        there an empty folder is out of the bin when this returns. Try before whether that holds, here
+        (:mod:`rucio_cs3.cs3.bin_proof`): another version may purge whatever is in it.
+
+        :raises NotFound: when it is in the bin no more.
+        """
+        if not self._endpoint.stores_paths:
+            inside = self._ask(item.bin_of, key=f"{_checked_key(item)}/").recycle_items
+            # Of a server that does not know this form, others may come.
+            ours = all(one.key.startswith(f"{item.key}/") for one in inside)
+            return not inside if ours else None
+        if not item.by_rmdir:
+            return None
+        try:
+            purged = self.purge(item)
+        except errors.ServerFault:
+            return False
+        if not purged:
+            raise errors.NotFound("is no longer in the recycle bin", target=str(item.reference))
+        return True
 
     def _settle_restore(self, item: RecycledItem, error: errors.CS3Error) -> None:
         place = item.reference
@@ -243,6 +271,7 @@ class RecycleBin:
                 is_directory=is_directory,
                 deleted_at_s=seconds / 1000 if seconds >= _MILLISECONDS_FROM else seconds + nanos / 1e9,
                 bin_of=folder,
+                by_rmdir=is_directory and self._endpoint.stores_paths and seconds >= _MILLISECONDS_FROM,
             )
 
     def _place(self, path: str) -> Reference | None:

@@ -27,7 +27,9 @@ from rucio_cs3.cs3.config import Endpoint
 from rucio_cs3.cs3.data_gateway import DataGateway
 from rucio_cs3.cs3.downloads import downloads
 from rucio_cs3.cs3.downloads.downloads import Downloads
+from rucio_cs3.cs3.empty_folders import EmptyFolders
 from rucio_cs3.cs3.file_deletions import FileDeletions
+from rucio_cs3.cs3.file_versions import OldVersions, old_versions
 from rucio_cs3.cs3.gateway import Gateway
 from rucio_cs3.cs3.http.client import HTTPClient
 from rucio_cs3.cs3.kept_checksums import KeptChecksums
@@ -142,6 +144,10 @@ class CS3Storage:
         """
         return self._namespace.list(reference, is_folder=is_folder)
 
+    def old_versions(self, file: Reference) -> OldVersions:
+        """Count the old versions of a file; see :func:`~rucio_cs3.cs3.file_versions.old_versions`, also for errors."""
+        return old_versions(self._gateway, file)
+
     def make_directories(self, reference: Reference, *, remembered: bool = False) -> bool:
         """Make a folder and those above it; what is there stays.
 
@@ -177,9 +183,18 @@ class CS3Storage:
         """
         return self.file_deletions().delete(reference)
 
-    def file_deletions(self) -> FileDeletions:
-        """For a thread that deletes many files: :meth:`delete_file`, with the looks at the next ones made meanwhile."""
-        return FileDeletions(self._gateway, self._namespace)
+    def file_deletions(self, *, looks: bool = True) -> FileDeletions:
+        """For a thread that deletes many files: :meth:`delete_file`, with the looks at the next ones made meanwhile.
+
+        :param looks: False deletes unseen: **a folder goes into the recycle bin with all in it**.
+        """
+        return FileDeletions(self._gateway, self._namespace, looks=looks)
+
+    def empty_folders(self, below: Reference) -> EmptyFolders:
+        """For whoever removes empty folders below one that exists and stays."""
+        return EmptyFolders(
+            self._gateway, self._namespace, self.recycle_bin, below, lambda: clock_offset(self.http, self.endpoint)
+        )
 
     def purge(self, folder: Reference, deleted: Collection[Deleted]) -> Collection[Remains]:
         """Free what has just been deleted below a folder that exists: out of the recycle bin, and nothing else.

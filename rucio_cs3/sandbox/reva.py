@@ -177,6 +177,11 @@ class RevaSite(Startable):
         """Where the bytes are: the local driver keeps the tree below ``<root>/data``."""
         return self.directory / "storage" / "data"
 
+    @property
+    def versions_directory(self) -> Path:
+        """What was overwritten: the local driver has a folder for each path below it."""
+        return self.directory / "storage" / ".shadow" / "versions"
+
     def aged_token(self, token: str) -> str:
         """One of this site's access or transfer tokens as it is after its end.
 

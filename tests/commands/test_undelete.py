@@ -40,7 +40,7 @@ def test_a_file_comes_back(site: CommandPlace) -> None:
     site.storage.delete(site.file("a"))
     older = site.run("undelete", site.at("a/b/file #1"), "--deleted-at", listed[0]["deleted_at"], "--json")
     assert older.code == 0
-    assert json.loads(older.out) == listed[0]
+    assert json.loads(older.out) == {**listed[0], "outcome": "restored", "reason": None}
     assert site.tree() == {"a": None, "a/b": None, "a/b/file #1": b"first", "kept": b"k"}
 
 
@@ -60,7 +60,8 @@ def test_a_folder_comes_back(site: CommandPlace) -> None:
         f"restored {site.at('data/deep/three')}",
         f"restored {site.at('data/one')}",
     ]
-    assert done.err.splitlines()[-1] == "Error: 1 of 3 were not restored"
+    assert done.err.count("Error: ") == done.err.count("\n") == 1
+    assert "something stands there, and stays" in done.err
     assert {name: content for name, content in site.tree().items() if content is not None} == {
         "data/one": b"one",
         "data/two": b"there by now",

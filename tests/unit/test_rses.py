@@ -63,6 +63,8 @@ RIGHT: list[tuple[str, Any, Callable[[Endpoint], Any], Any]] = [
     ("cs3_download_streams", 8, lambda e: e.download_streams, 8),
     ("cs3_delete", "purge", lambda e: e.deletion, "purge"),
     ("cs3_delete", "", lambda e: e.deletion, "keep"),
+    ("cs3_delete_look", "never", lambda e: e.deletion_look, "never"),
+    ("cs3_delete_look", "", lambda e: e.deletion_look, "each"),
     ("cs3_proof", "size", lambda e: e.proof, "size"),
     ("cs3_proof", "server", lambda e: e.proof, "server"),
     ("cs3_proof", "", lambda e: e.proof, "read"),
@@ -98,6 +100,7 @@ WRONG: list[tuple[str, Any]] = [
     ("cs3_download_streams", "2.0"),
     ("cs3_download_streams", "²"),
     ("cs3_delete", "empty"),
+    ("cs3_delete_look", "always"),
     ("cs3_proof", "none"),
     ("cs3_call_timeout_s", "soon"),
     ("cs3_call_timeout_s", "0"),
@@ -135,6 +138,13 @@ def test_a_right_setting(
     one = {key: value}
     found = endpoint({**GATEWAY, **one}) if place == "attributes" else endpoint(GATEWAY, one)
     assert look(found) == expected
+
+
+def test_what_is_purged_is_looked_at(etc: Path) -> None:
+    with pytest.raises(errors.ConfigurationError) as caught:
+        endpoint({**GATEWAY, "cs3_delete": "purge", "cs3_delete_look": "never"})
+    assert "CLOUD" in str(caught.value)
+    assert {"cs3_delete", "cs3_delete_look"} <= set(str(caught.value).replace(")", " ").split())
 
 
 def test_every_setting_is_tried_here(etc: Path, tmp_path: Path) -> None:
@@ -191,7 +201,7 @@ def test_no_gateway(etc: Path) -> None:
 
 
 def test_no_webdav_base(etc: Path) -> None:
-    with pytest.raises(errors.ConfigurationError, match=r"RSE CLOUD: prefix /files/rucio/ .* set cs3_webdav_base"):
+    with pytest.raises(errors.ConfigurationError, match=r"RSE CLOUD: path /files/rucio/ .* say in cs3_webdav_base"):
         endpoint(GATEWAY, prefix="/files/rucio/")
     assert endpoint({**GATEWAY, "cs3_webdav_base": "/files"}, prefix="/files/rucio/").webdav.path == "/files"
 

@@ -32,6 +32,7 @@ from rucio_cs3.sandbox.cloud.gateway import Gateway
 from rucio_cs3.sandbox.cloud.gateway_spaces import GatewaySpaces
 from rucio_cs3.sandbox.cloud.gateway_v3 import GatewayV3
 from rucio_cs3.sandbox.cloud.http_server import Exchange, HttpServer
+from rucio_cs3.sandbox.cloud.old_versions import VersionsByNode, VersionsByPath
 from rucio_cs3.sandbox.cloud.rpc import generic_handler
 from rucio_cs3.sandbox.cloud.state import V3_MOUNT, V3_STORAGE_ID, Behaviour, CloudState, user_id
 from rucio_cs3.sandbox.cloud.tokens import TokenMint
@@ -198,6 +199,11 @@ class EmbeddedCloud(Startable):
         return self.data_directory / relative.lstrip("/")
 
     @property
+    def versions_directory(self) -> Path:
+        """What was overwritten."""
+        return self.directory / "versions"
+
+    @property
     def uploads_directory(self) -> Path:
         """Where the bytes of unfinished uploads are."""
         return self.directory / "uploads"
@@ -286,13 +292,14 @@ class EmbeddedCloud(Startable):
 
     def _new_state(self) -> CloudState:
         recycle = self.directory / "recycle"
-        aside = self.directory / "versions"
-        aside.mkdir(exist_ok=True)
+        self.versions_directory.mkdir(exist_ok=True)
         if self.behaviour is Behaviour.V3:
-            trees = {"": Tree(self.directory / "data", recycle, by_path=True, versions=aside)}
+            by_path = VersionsByPath(self.versions_directory)
+            trees = {"": Tree(self.directory / "data", recycle, by_path=True, versions=by_path)}
         else:
             ids = [self.space_id(username) for username in self.users]
-            trees = {one: Tree(self.directory / "spaces" / one, recycle / one) for one in ids}
+            by_node = VersionsByNode(self.versions_directory)
+            trees = {one: Tree(self.directory / "spaces" / one, recycle / one, versions=by_node) for one in ids}
         return CloudState(
             behaviour=self.behaviour,
             users=self.users,
@@ -301,7 +308,6 @@ class EmbeddedCloud(Startable):
             uploads=UploadSessions(self.uploads_directory),
             faults=self.faults,
             storage_id=self.storage_id,
-            aside_directory=aside,
             http_tpc=self.http_tpc,
             ranges=self._ranges,
             quota_bytes=self._quota_bytes,

@@ -5,7 +5,7 @@ Read next: ``gateway_v3.py`` and ``gateway_spaces.py``, one for each line.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cs3.gateway.v1beta1 import gateway_api_pb2
@@ -14,6 +14,7 @@ from cs3.storage.provider.v1beta1 import provider_api_pb2, resources_pb2
 from cs3.types.v1beta1 import types_pb2
 
 from rucio_cs3.sandbox.cloud.logins import Logins
+from rucio_cs3.sandbox.cloud.old_versions import OldVersion
 from rucio_cs3.sandbox.cloud.rpc import OK, Call, Login, Method, Refusal, status
 from rucio_cs3.sandbox.cloud.state import CloudState
 from rucio_cs3.sandbox.cloud.tokens import InvalidToken
@@ -111,6 +112,7 @@ class Gateway:
                 initiate_file_download=True,
                 initiate_file_upload=True,
                 list_container=True,
+                list_file_versions=True,
                 list_recycle=True,
                 move=True,
                 purge_recycle=True,
@@ -118,6 +120,14 @@ class Gateway:
                 stat=True,
             )
         )
+
+    @staticmethod
+    def versions(found: Iterable[OldVersion]) -> Any:
+        """The answer of both lines to ListFileVersions."""
+        versions = [
+            resources_pb2.FileVersion(key=one.key, size=one.size, mtime=one.mtime, etag=one.etag) for one in found
+        ]
+        return provider_api_pb2.ListFileVersionsResponse(status=status(OK), versions=versions)
 
     def ticket(self, target: str) -> str:
         return self.state.mint.issue_transfer(target)

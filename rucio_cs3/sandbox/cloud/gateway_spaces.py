@@ -65,6 +65,7 @@ class GatewaySpaces(Gateway):
             "Move": self.move,
             "InitiateFileUpload": self.initiate_file_upload,
             "InitiateFileDownload": self.initiate_file_download,
+            "ListFileVersions": self.list_file_versions,
             "GetQuota": self.get_quota,
             "GetHome": self.get_home,
             "SetArbitraryMetadata": self.set_arbitrary_metadata,
@@ -293,6 +294,11 @@ class GatewaySpaces(Gateway):
                 }
             ],
         )
+
+    def list_file_versions(self, request: Any, call: Call) -> Any:
+        # Nothing there is NOT_FOUND, and a folder has none (code: opencloud-eu/reva ffb022b, tree/revisions.go).
+        tree, relative = self._spot(request.ref, call)
+        return self.versions(self._looking(lambda: tree.old_versions(relative)))
 
     def get_quota(self, request: Any, call: Call) -> Any:
         place = self.place(request.ref, call)

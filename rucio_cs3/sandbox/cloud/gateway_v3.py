@@ -50,6 +50,7 @@ class GatewayV3(Gateway):
             "GetHome": self.get_home,
             "SetArbitraryMetadata": self.set_arbitrary_metadata,
             "UnsetArbitraryMetadata": self.unset_arbitrary_metadata,
+            "ListFileVersions": self.list_file_versions,
             "ListRecycle": self.list_recycle,
             "RestoreRecycleItem": self.restore_recycle_item,
             "PurgeRecycle": self.purge_recycle,
@@ -247,6 +248,11 @@ class GatewayV3(Gateway):
         self._found(lambda: self._tree.entry(relative), "unsetting arbitrary metadata")
         self._tree.unset_metadata(relative, request.arbitrary_metadata_keys)
         return self.plain("UnsetArbitraryMetadataResponse")
+
+    def list_file_versions(self, request: Any, _call: Call) -> Any:
+        # What is at the path, or nothing, makes no difference. A name of 256 bytes is INTERNAL.
+        relative = self.relative(request.ref)
+        return self.versions(self._found(lambda: self._tree.old_versions(relative), "listing file versions"))
 
     def list_recycle(self, request: Any, _call: Call) -> Any:
         self.relative(request.ref)

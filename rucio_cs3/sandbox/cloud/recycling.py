@@ -36,6 +36,9 @@ class SpacesRecycling:
         # OpenCloud: any reference in the space lists the space's whole bin; time windows are not looked at (code).
         tree, _ = self._place(request.ref, call)
         response = provider_api_pb2.ListRecycleResponse(status=status(OK))
+        if request.key.endswith("/"):
+            # What is in a folder of the bin; the same for decomposedfs and posix (code).
+            return self._list_inside(tree, request.key.rstrip("/"), response)
         for item in tree.recycled():
             if request.key not in {"", item.key}:
                 continue
@@ -50,6 +53,21 @@ class SpacesRecycling:
         if request.key and not response.recycle_items:
             # decomposedfs fails to read the link of such a node (code).
             raise Refusal("INTERNAL", "error listing recycle")
+        return response
+
+    @staticmethod
+    def _list_inside(tree: Tree, key: str, response: Any) -> Any:
+        try:
+            found = tree.recycled_content(key)
+        except (KeyError, OSError):
+            raise Refusal("INTERNAL", "error listing recycle") from None
+        for path in found:
+            kind = "CONTAINER" if path.is_dir() else "FILE"
+            response.recycle_items.add(
+                key=f"{key}/{path.name}",
+                size=path.stat().st_size,
+                type=resources_pb2.ResourceType.Value(f"RESOURCE_TYPE_{kind}"),
+            )
         return response
 
     def restore(self, request: Any, call: Call) -> Any:

@@ -7,7 +7,6 @@ Read next: ``uploads.py``, ``http_server.py``.
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import TypeVar
@@ -81,7 +80,7 @@ def finish(state: CloudState, session: UploadSession) -> int:
     try:
         if state.v3 and session.tree.on_disk(session.relative).is_dir():
             # Reva v3.12.1 local: a PUT on a folder is 200; the folder goes to the versions, a file takes its place.
-            session.tree.set_aside(session.relative, state.aside_directory / str(uuid.uuid4()))
+            session.tree.set_aside(session.relative)
         state.uploads.finish(session)
     except OSError:
         # Reva v3.12.1: a missing parent, below a file, a name of 256 bytes.

@@ -19,6 +19,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from rucio_cs3.sandbox.cloud.old_versions import OldVersion, OldVersions
+
 BLOCK_BYTES = 1 << 20
 
 
@@ -109,10 +111,10 @@ class Tree:
     :param bin_directory: where deleted resources go; on the same file system.
     :param by_path: as the ``local`` driver of Reva v3.12.1 does it: arbitrary metadata belong to a path, whatever
         stands there, and etags are made of modification times in whole seconds. Otherwise they belong to a resource.
-    :param versions: where files go that are overwritten; None keeps none.
+    :param versions: where files go that are overwritten.
     """
 
-    def __init__(self, root: Path, bin_directory: Path, *, by_path: bool = False, versions: Path | None = None) -> None:
+    def __init__(self, root: Path, bin_directory: Path, *, by_path: bool = False, versions: OldVersions) -> None:
         self.root = root
         self._bin = bin_directory
         self._by_path = by_path
@@ -256,19 +258,33 @@ class Tree:
         if mtime_s is not None:
             os.utime(file, (mtime_s, mtime_s))
         with self.lock:
-            if self._versions is not None and target.is_file():
+            if target.is_file():
                 # Its inode stays in use, so that the successor's etag is another within the same second, too.
-                target.rename(self._versions / str(uuid.uuid4()))
+                self._keep_version(relative)
             file.replace(target)
             known = self.attributes(relative)
             known.declared_size = None if declared_size == target.stat().st_size else declared_size
             known.without_checksums = False
 
-    def set_aside(self, relative: str, place: Path) -> None:
-        """Move a resource out of the tree, with all below it, and without the recycle bin."""
+    def set_aside(self, relative: str) -> None:
+        """Move a resource out of the tree, with all below it, to the versions of its path."""
         with self.lock:
-            self.on_disk(relative).rename(place)
+            self._keep_version(relative)
             self._forget(self.clean(relative))
+
+    def old_versions(self, relative: str) -> list[OldVersion]:
+        """What was overwritten at a place, or of the file that is there; newest first.
+
+        :raises OSError: as :meth:`entry`, but where trees go by path: there nobody looks whether a file is there.
+        """
+        relative = self.clean(relative)
+        with self.lock:
+            node_id = "" if self._by_path else self.entry(relative).node_id
+            return sorted(self._versions.of(relative, node_id), key=lambda version: version.mtime, reverse=True)
+
+    def _keep_version(self, relative: str) -> None:
+        entry = self.entry(relative)
+        self._versions.keep(entry.relative, entry.node_id, entry.path, entry.size)
 
     def move(self, source: str, destination: str) -> None:
         """Rename; a file at the destination is replaced.
@@ -358,6 +374,15 @@ class Tree:
             files = [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
             return sum(path.stat().st_size for path in files)
 
+    def recycled_content(self, key: str) -> list[Path]:
+        """What is in a folder in the recycle bin.
+
+        :raises KeyError: no such item.
+        :raises OSError: it is a file.
+        """
+        with self.lock:
+            return sorted((self._bin / self._recycled[key].key).iterdir())
+
     def purge(self, key: str | None) -> None:
         """Remove one item of the recycle bin for good, or all.
 
@@ -376,6 +401,7 @@ class Tree:
                 else:
                     shutil.rmtree(place)
                 del self._recycled[one]
+                self._versions.forget(one)
 
     def _below(self, relative: str) -> list[str]:
         return [path for path in self._attributes if path == relative or path.startswith(f"{relative}/")]
