@@ -96,7 +96,8 @@ def credentials(
     wanted = "" if session is None or session.audience is None else f", or log in to Rucio for {session.audience!r}"
     raise errors.ConfigurationError(
         f"RSE {rse}: there are no credentials; put username and password (or password_file, token, token_file) "
-        f"under the RSE's name into rse-accounts.cfg or the file that {CREDENTIALS_VARIABLE} names{wanted}"
+        f"under the RSE's name into rse-accounts.cfg or the file that {CREDENTIALS_VARIABLE} names, or set "
+        f"RUCIO_CS3_{_variable_part(rse)}_USERNAME and _PASSWORD_FILE{wanted}"
     )
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import click
 from rucio.common.exception import RucioException
 
+from rucio_cs3.cli import rucio_here
+
 
 @click.command(name="agent")
 @click.option("--run-once", is_flag=True, help="One look: finish what waits, at most --bulk requests, then end.")
@@ -52,8 +54,10 @@ def command(run_once: bool, **given: Any) -> None:
         # Rucio reads its configuration when it is imported; the help must not need one.
         from rucio_cs3.agent import daemon
         from rucio_cs3.agent.options import configured
+    except ModuleNotFoundError as exc:
+        raise rucio_here.server_is_missing("agent", exc) from exc
     except RucioException as exc:
-        raise click.ClickException(f"Rucio cannot be used here: {exc}") from exc
+        raise rucio_here.unusable(exc) from exc
     except OSError as exc:
         # Rucio opens the port when it is imported.
         raise click.ClickException(f"the port of [monitor] metrics_port cannot be used: {exc}") from exc

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -17,6 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rucio_cs3.cli import rse as rses_of_rucio
+from rucio_cs3.cli.files.given import json_option
+from rucio_cs3.cli.files.shown import print_json
 from rucio_cs3.cli.transfers_table import printable
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def command() -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write it there, for its owner alone, instead of to the screen.",
 )
-def make(rse: str, login: str | None, label: str, days: int | None, path: Path | None) -> None:
+@json_option
+def make(rse: str, login: str | None, label: str, days: int | None, path: Path | None, as_json: bool) -> None:
     """Make one, and show it this once.
 
     \b
@@ -68,16 +70,21 @@ def make(rse: str, login: str | None, label: str, days: int | None, path: Path |
         # The file first: a password that is made and then cannot be written is lost, and good all the same.
         out = None if path is None else stack.enter_context(_new_file(path))
         with _of(rse, login) as passwords:
-            made = passwords.make(label, ends_at=None if days is None else int(time.time()) + days * _DAY_S)
-        click.echo(made, file=out)
-    if path is not None:
+            ends_at = None if days is None else int(time.time()) + days * _DAY_S
+            made = passwords.make(label, ends_at=ends_at)
+        if path is not None or not as_json:
+            click.echo(made, file=out)
+    if as_json:
+        where = {"password": made} if path is None else {"file": str(path)}
+        print_json({"label": label, "ends_at": _iso(ends_at), **where})
+    elif path is not None:
         click.echo(f"{path} has the password of {label!r}", err=True)
 
 
 @command.command(name="list")
 @click.argument("rse")
 @_login
-@click.option("--json", "as_json", is_flag=True, help="One JSON object in each line.")
+@json_option
 def list_(rse: str, login: str | None, as_json: bool) -> None:
     """List them: what each is for, and when it was made, was last used, and ends; never the passwords.
 
@@ -90,7 +97,7 @@ def list_(rse: str, login: str | None, as_json: bool) -> None:
     if as_json:
         for one in found:
             times = {"made_at": one.made_at, "used_at": one.used_at, "ends_at": one.ends_at}
-            click.echo(json.dumps({"label": one.label, **{name: _iso(at) for name, at in times.items()}}))
+            print_json({"label": one.label, **{name: _iso(at) for name, at in times.items()}})
         return
     table = Table("label", "made", "last used", "ends", box=None, pad_edge=False)
     for one in found:
@@ -103,7 +110,8 @@ def list_(rse: str, login: str | None, as_json: bool) -> None:
 @click.argument("rse")
 @_login
 @click.option("--label", required=True, help="Of the password; of several with this label all are revoked.")
-def revoke(rse: str, login: str | None, label: str) -> None:
+@json_option
+def revoke(rse: str, login: str | None, label: str, as_json: bool) -> None:
     """Let nobody log in with it any more. Who is logged in with it stays so until that token ends.
 
     \b
@@ -118,7 +126,10 @@ def revoke(rse: str, login: str | None, label: str) -> None:
             )
         for one in found:
             passwords.revoke(one)
-    click.echo(f"revoked: {len(found)}", err=True)
+    if as_json:
+        print_json({"label": label, "revoked": len(found)})
+    else:
+        click.echo(f"revoked: {len(found)}", err=True)
 
 
 @contextlib.contextmanager

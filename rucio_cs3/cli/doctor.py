@@ -6,7 +6,6 @@ Reads options, shows, and ends with the right code; what is tried is in :mod:`ru
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import shutil
 import signal
@@ -15,11 +14,14 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.live import Live
+
+from rucio_cs3.cli.files.shown import print_json
 
 if TYPE_CHECKING:
     from rucio_cs3.doctor.examination import Examination
@@ -141,7 +143,7 @@ def command(
         seconds=time.monotonic() - began,
     )
     if as_json:
-        click.echo(json.dumps(report.as_dict(), ensure_ascii=False))
+        print_json(report.as_dict())
     else:
         if console.is_terminal:
             console.print(rows(names, found, width=console.width))
@@ -171,7 +173,7 @@ def _run(examination: Examination[Subject], subject: Subject, signals: _Signals)
 
     :returns: what is left, for people.
     """
-    from rucio_cs3.doctor.deadlines import Work
+    from rucio_cs3.doctor.deadlines import begin
 
     interruption: BaseException | None = None
     try:
@@ -181,13 +183,12 @@ def _run(examination: Examination[Subject], subject: Subject, signals: _Signals)
         signals.hold()
         interruption = exc
     left: list[str] = []
-    removal = Work("doctor-removal", lambda: _remove(examination, subject))
-    removal.start()
+    removal = begin("doctor-removal", lambda: _remove(examination, subject))
     until = time.monotonic() + _SETTLE_S + _REMOVAL_S
     # Who asks twice does not want to wait.
-    while not removal.wait(_LOOK_S) and time.monotonic() < until and not signals.asked_again:
+    while wait([removal], _LOOK_S).not_done and time.monotonic() < until and not signals.asked_again:
         pass
-    if removal.wait(0.0):
+    if removal.done():
         left = removal.result()
     elif subject.scratch is not None:
         left = [f"{subject.scratch.folder} (the server does not answer)"]

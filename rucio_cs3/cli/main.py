@@ -7,11 +7,11 @@ the Rucio server still has the commands that need none.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from typing import Any
 
 import click
@@ -21,6 +21,7 @@ from rucio_cs3._version import __version__
 from rucio_cs3.cli import manual
 from rucio_cs3.cli.completion import name_clouds
 from rucio_cs3.cli.ending import end_on_sigterm, ending_well, past_click
+from rucio_cs3.cli.rucio_here import elsewhere
 
 #: Command -> (module below rucio_cs3.cli, what it needs beside the core, first line of its help).
 _COMMANDS: Mapping[str, tuple[str, str, str]] = {
@@ -39,6 +40,7 @@ _COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "ls": ("files.ls", "", "List folders of a cloud."),
     "mkdir": ("files.mkdir", "", "Make folders in a cloud."),
     "mv": ("files.mv", "", "Give a file or folder of a cloud another name."),
+    "prune": ("prune", "", "Remove empty folders of a cloud."),
     "put": ("files.put", "", "Copy local files into a cloud."),
     "put-tree": ("files.put_tree", "", "Copy a local folder into a cloud."),
     "rm": ("files.rm", "", "Delete files and folders of a cloud."),
@@ -79,6 +81,14 @@ class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_COMMANDS)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not ctx.resilient_parsing and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], _COMMANDS, n=3)
+            ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {' or '.join(near)}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
@@ -92,7 +102,7 @@ class _LazyGroup(click.Group):
                 return None  # a shell asks what could come next
             raise click.ClickException(
                 f"{cmd_name} needs {exc.name}, which is not installed; run: pip install 'rucio-cs3[{extras}]'"
-                f"{_where(extras)}"
+                f"{elsewhere(extras)}"
             ) from exc
         assert isinstance(command, click.Command)
         return manual.complete(cmd_name, name_clouds(command))
@@ -110,13 +120,6 @@ class _LazyGroup(click.Group):
         # Without importing them all, as the base class would.
         with formatter.section("Commands"):
             formatter.write_dl([(name, _COMMANDS[name][2]) for name in self.list_commands(ctx)])
-
-
-def _where(extras: str) -> str:
-    """Rucio's two wheels hold the same files; where one is, the other must not come."""
-    if "server" in extras.split(",") and any(metadata.distributions(name="rucio-clients")):
-        return " in another environment, because Rucio's clients are in this one"
-    return ""
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

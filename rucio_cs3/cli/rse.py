@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
-from rucio.common.exception import RSENotFound, RucioException
+from rucio.common.exception import ConfigNotFound, RSENotFound, RucioException
+
+from rucio_cs3.cli.rucio_here import unusable
+from rucio_cs3.cli.transfers_table import printable
 
 if TYPE_CHECKING:
     from rucio_cs3.cs3.config import Endpoint
@@ -37,7 +40,7 @@ def find(name: str) -> CloudRSE:
         from rucio_cs3 import rses
         from rucio_cs3.partners import is_ours
     except RucioException as exc:
-        raise click.ClickException(f"Rucio cannot be used here: {exc}") from exc
+        raise unusable(exc) from exc
     try:
         settings = rsemanager.get_rse_info(rse=name)
         protocols = [protocol for protocol in settings["protocols"] if is_ours(protocol["impl"])]
@@ -46,5 +49,8 @@ def find(name: str) -> CloudRSE:
         return CloudRSE(name=name, settings=settings, endpoint=rses.endpoint(settings, protocols[0]))
     except RSENotFound:
         raise click.ClickException(f"Rucio knows no RSE {name}; rucio rse list shows all") from None
+    except ConfigNotFound as exc:
+        raise unusable(exc) from exc
     except RucioException as exc:
-        raise click.ClickException(f"Rucio cannot be asked about RSE {name}: {exc}") from exc
+        words = printable(" ".join(str(exc).split()))
+        raise click.ClickException(f"Rucio cannot be asked about RSE {name}: {words}") from exc

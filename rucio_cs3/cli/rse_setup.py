@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
+from rucio_cs3.cli.files.shown import print_json
+from rucio_cs3.cli.rucio_here import unusable
 from rucio_cs3.cli.transfers_table import printable
 
 
@@ -23,7 +24,7 @@ def command() -> None:
 
 @command.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("-n", "--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("--prune", is_flag=True, help="Also remove protocols and cs3_ attributes that the file does not have.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object in each line.")
 def apply(file: Path, dry_run: bool, prune: bool, as_json: bool) -> None:
@@ -44,7 +45,7 @@ def apply(file: Path, dry_run: bool, prune: bool, as_json: bool) -> None:
         from rucio.client import Client
         from rucio.common.exception import RucioException
     except Exception as exc:
-        raise click.ClickException(f"Rucio cannot be used here: {exc}") from exc
+        raise unusable(exc) from exc
     from rucio_cs3.rse_setup import changes, wanted
 
     rses = wanted.read(file)
@@ -58,10 +59,11 @@ def apply(file: Path, dry_run: bool, prune: bool, as_json: bool) -> None:
                 change.make()
             done += 1
             if as_json:
-                click.echo(json.dumps({"rse": change.rse, "change": change.text, "done": not dry_run}))
+                print_json({"rse": change.rse, "change": change.text, "done": not dry_run})
             else:
                 click.echo(printable(f"{change.rse}: {change.text}"))
     except RucioException as exc:
-        raise click.ClickException(f"Rucio refuses after {done} changes: {exc}") from exc
+        words = printable(" ".join(str(exc).split()))
+        raise click.ClickException(f"Rucio refuses after {done} changes: {words}") from exc
     if not done and not as_json:
         click.echo(f"all is as {file} says", err=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 from rucio.common.exception import ConfigLoadingError, ConfigNotFound
 
+from rucio_cs3.cli.rucio_here import server_is_missing, unusable
 from rucio_cs3.policy import register
 
 
@@ -37,9 +38,7 @@ def command(program: str, arguments: tuple[str, ...]) -> None:
     try:
         runpy.run_path(str(script), run_name="__main__")
     except ModuleNotFoundError as exc:
-        if not (exc.name or "").startswith("rucio."):
-            raise
         # The wheel rucio-clients ships the daemons' scripts, too, but not what they need.
-        raise click.ClickException(f"{program} needs Rucio's server; run: pip install 'rucio-cs3[server]'") from exc
+        raise server_is_missing(program, exc) from exc
     except (ConfigNotFound, ConfigLoadingError) as exc:
-        raise click.ClickException(f"Rucio cannot be used here: {exc}") from exc
+        raise unusable(exc) from exc

@@ -7,7 +7,6 @@ Reads only. Which transfers: :mod:`rucio_cs3.listing.database` where Rucio's con
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import signal
 import sys
@@ -22,6 +21,8 @@ from rich.live import Live
 from rich.text import Text
 from rucio.common.exception import RucioException
 
+from rucio_cs3.cli.files.shown import print_json
+from rucio_cs3.cli.rucio_here import unusable
 from rucio_cs3.cli.transfers_table import printable, render
 from rucio_cs3.listing.entries import Listing, Stage, UnknownName, Wanted
 
@@ -130,7 +131,7 @@ def _looker() -> Callable[[Wanted], Listing]:
             return rest.look
         from rucio_cs3.listing import database
     except RucioException as exc:
-        raise click.ClickException(f"Rucio cannot be used here: {exc}") from exc
+        raise unusable(exc) from exc
     return database.look
 
 
@@ -162,7 +163,7 @@ def _essence(error: Exception) -> str:
 
 def _show(console: Console, listing: Listing, *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(listing.as_dict(), ensure_ascii=False))
+        print_json(listing.as_dict())
     else:
         console.print(render(listing, width=console.width))
 

@@ -21,6 +21,9 @@ from rucio_cs3.cs3.login.tokens import Credential
 #: gRPC's words of who takes how many bytes: "Received message larger than max (19550113 vs. 10240000)".
 _LIMIT = re.compile(r"\([0-9]{1,18} vs\.? ([0-9]{1,18})\)")
 
+#: gRPC's words (1.60 to 1.85) for an answer by HTTP/2 that is none of gRPC; it makes a status of its own of the number.
+_WEB_SERVER = re.compile(r"Received http2 header with status: [0-9]{3}")
+
 
 def of_rpc(
     exc: Any,
@@ -41,6 +44,13 @@ def of_rpc(
     details = redaction.hidden(" ".join((exc.details() or "no details").split()), secrets)
     kind = errors.for_grpc_status(status)
     gateway = f"{endpoint.name}: gateway {endpoint.gateway}"
+    if _WEB_SERVER.match(details) and kind is not errors.Unavailable:
+        # A web page's server speaks HTTP/2, too, and its 401 or 404 is no word about a login or a file.
+        message = (
+            f"{gateway} cannot be reached: what answers there is a web server, and no gRPC gateway; check "
+            "cs3_gateway, whose port is not that of the web page"
+        )
+        return errors.Unavailable(message, operation=method, target=target, code=status, retryable=False)
     if kind is errors.Unavailable:
         wrong = trouble()
         if wrong is not None and wrong.lasts:

@@ -64,12 +64,12 @@ def warn_of_insecurity(site: Site) -> None:
     whose = f"certificates of {', '.join(sorted(site.own_hosts))}" if site.own_hosts else "certificates"
     message = (
         f"{site.name}: INSECURE: {whose} are NOT verified, so anybody on the way can read and change tokens and data; "
-        "set ca_bundle instead of insecure (at an RSE: cs3_ca_bundle, cs3_insecure)"
+        "set ca_bundle instead of insecure (as settings: cs3_ca_bundle, cs3_insecure)"
     )
     if not site.insecure:
         message = (
             f"{site.name}: INSECURE: {whose} are verified for {site.tls_name_for_tests}, so whoever has one for that "
-            "name can stand in for them; tls_name_for_tests is for tests (at an RSE: cs3_tls_name_for_tests)"
+            "name can stand in for them; tls_name_for_tests is for tests (as a setting: cs3_tls_name_for_tests)"
         )
     _log.warning(message)
     warnings.warn(message, InsecureTLSWarning, stacklevel=2)
@@ -204,14 +204,19 @@ def is_of_authority(exc: BaseException) -> bool:
     return isinstance(exc, ssl.SSLCertVerificationError) and exc.verify_code in _OTHER_AUTHORITY
 
 
+def is_no_tls(exc: BaseException) -> bool:
+    """Whether an error is that what answers is no TLS at all."""
+    return isinstance(exc, ssl.SSLError) and getattr(exc, "reason", None) in _NO_TLS
+
+
 def explain(exc: ssl.SSLError | ValueError) -> str:
     """What is wrong, and what to do: ends the sentence "TLS with … failed: …"."""
     if isinstance(exc, ssl.SSLCertVerificationError):
         words, code = exc.verify_message.rstrip("."), exc.verify_code
         if code in _OTHER_AUTHORITY:
             return (
-                f"{words}; if this is the right server, name the PEM file of its authority in ca_bundle (at an RSE: "
-                "cs3_ca_bundle)"
+                f"{words}; if this is the right server, name the PEM file of its authority in ca_bundle (as a "
+                "setting: cs3_ca_bundle)"
             )
         if code in _OTHER_NAME:
             return f"{words}; use a name of that certificate as host, or have the site get another one"
@@ -223,7 +228,7 @@ def explain(exc: ssl.SSLError | ValueError) -> str:
     if reason in _ABOUT_US or reason == "SSLV3_ALERT_HANDSHAKE_FAILURE":
         return (
             f"the server wants another client certificate than it got ({reason}); check client_certificate and "
-            "client_key (at an RSE: cs3_client_certificate, cs3_client_key)"
+            "client_key (as settings: cs3_client_certificate, cs3_client_key)"
         )
     if reason in _TOO_OLD:
         return f"the server knows no TLS 1.2 or newer ({reason}); the site has to switch it on"

@@ -90,7 +90,11 @@ def _missing(subject: Subject, kind: str) -> Finding:
         while above != above.parent and not subject.storage.exists(above):
             above = above.parent
         if subject.storage.exists(above):
-            return broken(f"{home} is not there ({above} is)", f"{make} — otherwise check the URL's path.", kind=kind)
+            return broken(
+                f"{home} is not there ({above} is{_with(subject, above)})",
+                f"{make} — otherwise check the URL's path, and cs3_root, which is what the WebDAV base stands for.",
+                kind=kind,
+            )
     except errors.CS3Error as error:
         return broken(f"{home} is not there, and nobody knows about {above}: {error.message}", make, kind=kind)
     others = _roots(subject)
@@ -101,6 +105,14 @@ def _missing(subject: Subject, kind: str) -> Finding:
         kind=kind,
         roots=others,
     )
+
+
+def _with(subject: Subject, folder: Reference) -> str:
+    """Names of the folders in a folder, as the end of a sentence; empty where they cannot be told."""
+    with contextlib.suppress(errors.CS3Error):
+        if names := sorted(info.reference.name for info in subject.storage.list(folder) if info.is_directory):
+            return f", with {few(names)} in it"
+    return ""
 
 
 def _roots(subject: Subject) -> list[str]:

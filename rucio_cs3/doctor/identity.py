@@ -38,7 +38,10 @@ def _login(subject: Subject) -> Finding:
         fault = subject.login_fault or errors.ConfigurationError("there are no credentials")
         return broken(fault.message, "Give a login; docs/rse-setup.md says where.")
     began = time.monotonic()
-    subject.storage.tokens.get()
+    try:
+        subject.storage.tokens.get()
+    except errors.Unavailable as error:
+        return broken(str(error), f"Check cs3_gateway ({subject.place.gateway}): host and port of the gRPC gateway.")
     kind = type(subject.provider).__name__.removesuffix("Provider")
     took_ms = 1000 * (time.monotonic() - began)
     return ok(f"accepted ({kind}, {took_ms:.0f} ms)", kind=kind, milliseconds=round(took_ms))

@@ -72,7 +72,7 @@ def _gateway_of(place: Endpoint) -> _Server:
 
 
 def _webdav_of(place: Endpoint) -> _Server:
-    return _Server("WebDAV", place.webdav.host, place.webdav.port, place.webdav.secure, "the scheme davs")
+    return _Server("WebDAV", place.webdav.host, place.webdav.port, place.webdav.secure, "the scheme of the URL")
 
 
 def _gateway(place: Endpoint) -> Finding:
@@ -86,7 +86,7 @@ def _gateway(place: Endpoint) -> Finding:
                 sock.sendall(_PREFACE)
             first = _some(sock, 9)
     except _Untrusted as exc:
-        return broken(f"{server.address} answers, and TLS with it failed: {exc}", _advice_on_tls(server))
+        return broken(f"{server.address} answers, and TLS with it failed: {exc}", _advice_on_tls(server, exc))
     except ssl.SSLError as exc:
         # A server of TLS 1.3 says only now that it wants to know who we are.
         asks = tls.is_about_us(exc)
@@ -121,10 +121,28 @@ def _webdav(subject: Subject) -> Finding:
         except errors.ConfigurationError as error:
             return broken(error.message, _advice_on_tls(server))
         except errors.CS3Error as error:
-            return broken(error.message, advice)
+            return _only_by_tls(place, server) or broken(error.message, advice)
+    # Go's servers answer so (Reva v3.12.1), others hang up.
+    if status == 400 and (wrong := _only_by_tls(place, server)):
+        return wrong
     if status >= 500:
         return weak(f"{server.address} answers {status}", "Ask the cloud's operator: its front end is in trouble.")
     return ok(f"{server.address} answers", address=server.address, status=status)
+
+
+def _only_by_tls(place: Endpoint, server: _Server) -> Finding | None:
+    """What to say where a server that is asked without TLS speaks nothing else."""
+    if server.secure:
+        return None
+    try:
+        with _connected(place, server._replace(secure=True), ["http/1.1"]):
+            pass
+    except _Untrusted as exc:
+        if exc.none_spoken:
+            return None
+    except OSError:
+        return None
+    return broken(f"{server.address} speaks TLS, and is asked without", "Write https in the URL (davs as a scheme).")
 
 
 def _options(http: HTTPClient, place: Endpoint) -> tuple[int, str]:
@@ -178,7 +196,7 @@ def _tls(place: Endpoint, server_of: Any) -> Finding:
             assert isinstance(sock, ssl.SSLSocket)
             version, ends_at = sock.version(), _end_of(sock)
     except _Untrusted as exc:
-        return broken(f"TLS with {server.address} failed: {exc}", _advice_on_tls(server))
+        return broken(f"TLS with {server.address} failed: {exc}", _advice_on_tls(server, exc))
     except OSError as exc:
         return broken(f"{server.address}: {exc.strerror or exc}", "Try again; the connection before this one worked.")
     facts = {"tls": version, "ends": ends_at.strftime("%Y-%m-%dT%H:%M:%SZ"), "verified": not place.insecure}
@@ -210,7 +228,14 @@ def _end_of(sock: ssl.SSLSocket) -> datetime:
 
 
 class _Untrusted(Exception):
-    """TLS could not be agreed on; ``str()`` says why, and what to do."""
+    """TLS could not be agreed on; ``str()`` says why, and what to do.
+
+    :param none_spoken: the server speaks none.
+    """
+
+    def __init__(self, text: str, *, none_spoken: bool) -> None:
+        super().__init__(text)
+        self.none_spoken = none_spoken
 
 
 @contextlib.contextmanager
@@ -232,7 +257,7 @@ def _connected(place: Endpoint, server: _Server, protocols: list[str]) -> Iterat
         except (ssl.SSLEOFError, TimeoutError):
             raise
         except (ssl.SSLError, ValueError) as exc:
-            raise _Untrusted(tls.explain(exc)) from None
+            raise _Untrusted(tls.explain(exc), none_spoken=tls.is_no_tls(exc)) from None
         with secured:
             yield secured
 
@@ -245,7 +270,12 @@ def _some(sock: socket.socket, size: int) -> bytes:
     return found
 
 
-def _advice_on_tls(server: _Server) -> str:
+def _advice_on_tls(server: _Server, why: _Untrusted | None = None) -> str:
+    if why is not None and why.none_spoken and server.what == "gateway":
+        return (
+            f"If {server.address} is the gateway, set cs3_gateway_tls = false; where it is not this machine, "
+            "cs3_allow_plaintext = true, too, if the network between is trusted."
+        )
     return (
         f"If {server.host} is the right server, name the PEM file of its authority in cs3_ca_bundle; if it has no TLS "
         f"at that port, correct {server.tls_setting}."

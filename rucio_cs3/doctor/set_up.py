@@ -34,7 +34,7 @@ def lines(subject: Subject, name: str, found: Mapping[str, Finding], *, account:
         made.append("--non-deterministic")
     told = [
         *("rucio", "rse", "protocol", "add", name),
-        *("--scheme", str(protocol["scheme"]), "--hostname", str(protocol["hostname"])),
+        *("--scheme", _scheme(subject), "--hostname", str(protocol["hostname"])),
         *("--port", str(protocol.get("port") or (443 if subject.endpoint.webdav.secure else 80))),
         *("--prefix", settings.prefix_path(_prefix(subject))),
         *("--impl", str(protocol.get("impl") or _impl(subject))),
@@ -58,6 +58,12 @@ def lines(subject: Subject, name: str, found: Mapping[str, Finding], *, account:
         f"# login of {rse_word}: into rse-accounts.cfg under its name, on each machine that uses it",
         f"# transfers: rucio rse distance set {rse_word} OTHER --distance 1 --bidirectional",
     ]
+
+
+def _scheme(subject: Subject) -> str:
+    """That of an RSE stays; of a URL that people have in a browser it becomes what Rucio calls WebDAV over TLS."""
+    scheme = str(subject.protocol["scheme"])
+    return "davs" if scheme == "https" and subject.rse is None else scheme
 
 
 def _prefix(subject: Subject) -> Mapping[str, Any]:

@@ -75,7 +75,10 @@ def _make(subject: Subject) -> Finding:
 
 
 def _upload(subject: Subject) -> Finding:
-    probe(subject, _NAME, CONTENT)
+    try:
+        probe(subject, _NAME, CONTENT)
+    except errors.NoSpaceLeft as error:
+        return broken(str(error), "There is no room: empty the recycle bin, delete files, or ask for more.")
     how = "and read back" if subject.place.proof == "read" else "not read back (cs3_proof)"
     return ok(f"{SIZE_BYTES} bytes went up, {how}")
 

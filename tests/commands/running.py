@@ -78,6 +78,9 @@ def environment_of(settings: Mapping[str, str]) -> dict[str, str]:
 def run_here(arguments: tuple[object, ...], settings: Mapping[str, str], typed: str | None = None) -> Done:
     """In this process: quick, and without a terminal."""
     cleared: dict[str, str | None] = dict.fromkeys(os.environ)
+    # Rucio keeps the configuration that another test of this process has shown it.
+    if (config := sys.modules.get("rucio.common.config")) is not None:
+        config.clean_cached_config()
     result = CliRunner().invoke(
         cli,
         [str(argument) for argument in arguments],

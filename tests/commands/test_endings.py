@@ -194,7 +194,7 @@ def test_at_a_terminal_rm_asks(one_site: CommandPlace) -> None:
     one_site.put("folder/a", b"1")
     done = one_site.terminal("rm", "-r", one_site.at("folder"), typed="n\n")
     assert done.code == 0
-    assert "Delete TEST:folder with 1 files and 0 folders in it (1 B)? [y/N]" in done.out
+    assert "Delete TEST:folder with 1 file and 0 folders in it (1 B)? [y/N]" in done.out
     assert one_site.tree() == {"folder": None, "folder/a": b"1"}
     done = one_site.terminal("rm", one_site.at("folder/a"), typed=CTRL_C)
     assert done.code == 130

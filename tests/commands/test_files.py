@@ -264,7 +264,7 @@ def test_deletion(site: CommandPlace) -> None:
     assert "never deleted here" in said(site.run("rm", "-r", "--yes", "--rse", "DEEP", site.url("folder")))
     assert set(site.tree()) == {"b", "folder", "folder/1", "folder/sub", "folder/sub/2"}
     done = site.run("rm", "-r", "--yes", site.at("folder"))
-    assert (done.code, done.err) == (0, "deleted TEST:folder with 2 files and 1 folders in it (4 B)\n")
+    assert (done.code, done.err) == (0, "deleted TEST:folder with 2 files and 1 folder in it (4 B)\n")
     assert site.tree() == {"b": b"12"}
 
 

@@ -75,7 +75,9 @@ def test_a_dry_run_says_what_would_be_copied_and_changes_nothing(site: CommandPl
     assert site.tree() == before
     done = site.run("get-tree", "--dry-run", "--json", site.at("tree"), site.local / "back")
     outcome, summary = (json.loads(line) for line in done.out.splitlines())
-    assert outcome == {"name": "a.txt", "outcome": "would copy", "size": 5, "reason": None}
+    assert outcome == {
+        "name": "a.txt", "place": site.at("tree/a.txt"), "outcome": "would copy", "size": 5, "reason": None,
+    }  # fmt: skip
     assert summary["summary"]["would_copy"] == 1
     assert not (site.local / "back").exists()
 

@@ -45,12 +45,13 @@ def run(rucio: RecordedRucio, *arguments: object, typed: str = "") -> subprocess
 def test_a_robot_from_its_first_day_to_its_last(sandbox_rucio: RecordedRucio, rse: Rse, tmp_path: Path) -> None:
     rucio, name, secret = sandbox_rucio, rse.name, tmp_path / "robot.password"
     scope = f"{SCOPE}-{name.rpartition('-')[2].lower()}"
-    made = run(rucio, "make", name, "--label", "robot", "--days", 30, "--file", secret)
-    assert (made.returncode, made.stdout) == (0, ""), made.stderr
+    made = run(rucio, "make", name, "--label", "robot", "--days", 30, "--file", secret, "--json")
+    assert (made.returncode, made.stderr) == (0, "")
+    told = json.loads(made.stdout)
     assert secret.stat().st_mode & 0o777 == 0o600
     password = secret.read_text().strip()
     assert password
-    assert password not in made.stderr
+    assert password not in made.stdout
 
     user = next(iter(rse.cloud.users))
     rucio.set_rse_accounts({name: {"type": "appauth", "username": user, "password_file": str(secret)}})
@@ -61,12 +62,14 @@ def test_a_robot_from_its_first_day_to_its_last(sandbox_rucio: RecordedRucio, rs
     listed = run(rucio, "list", name, "--json")
     (found,) = [json.loads(line) for line in listed.stdout.splitlines()]
     assert (found["label"], found["ends_at"] > found["made_at"]) == ("robot", True)
+    assert told == {"label": "robot", "ends_at": found["ends_at"], "file": str(secret)}
     table = run(rucio, "list", name).stdout
     assert "robot" in table
     assert found["ends_at"] in table
     assert password not in listed.stdout + table
 
-    assert run(rucio, "revoke", name, "--label", "robot").returncode == 0
+    revoked = run(rucio, "revoke", name, "--label", "robot", "--json")
+    assert (revoked.returncode, json.loads(revoked.stdout)) == (0, {"label": "robot", "revoked": 1})
     refused = run(rucio, "list", name)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert f"refuses to log in {user} (appauth)" in refused.stderr

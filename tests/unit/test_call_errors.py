@@ -1,4 +1,4 @@
-"""Who it is that takes no larger answer: the client, or the server's own services among each other."""
+"""What an RPC that brought no answer means: who takes no larger one, and who is no gateway at all."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from rucio_cs3.cs3.call_errors import of_rpc
 
 
 class Failed(grpc.RpcError):  # type: ignore[misc]
-    def __init__(self, details: str) -> None:
+    def __init__(self, details: str, code: grpc.StatusCode = grpc.StatusCode.RESOURCE_EXHAUSTED) -> None:
         self._details = details
+        self._code = code
 
     def code(self) -> grpc.StatusCode:
-        return grpc.StatusCode.RESOURCE_EXHAUSTED
+        return self._code
 
     def details(self) -> str:
         return self._details
@@ -41,3 +42,23 @@ def test_whose_limit_it_is(details: str, words: str) -> None:
     assert words in str(error)
     assert "fewer entries" in str(error)
     assert error.retryable is False
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(401, "UNAUTHENTICATED"), (403, "PERMISSION_DENIED"), (404, "UNIMPLEMENTED"), (400, "INTERNAL"), (302, "UNKNOWN")],
+)
+def test_a_web_server_says_nothing_of_logins_and_files(number: int, code: str) -> None:
+    """gRPC makes a status of the number of HTTP (doc/http-grpc-status-mapping.md of grpc)."""
+    details = f"Received http2 header with status: {number}"
+    error = of_rpc(Failed(details, grpc.StatusCode[code]), ENDPOINT, "Authenticate", "me", 5.0, (), lambda: None)
+    assert type(error) is errors.Unavailable
+    assert "a web server" in str(error)
+    assert "cs3_gateway" in str(error)
+    assert error.retryable is False
+    # Nobody is at home behind a proxy: that passes.
+    away = of_rpc(
+        Failed("Received http2 header with status: 503", grpc.StatusCode.UNAVAILABLE),
+        ENDPOINT, "Stat", "/x", 5.0, (), lambda: None,
+    )  # fmt: skip
+    assert (type(away), away.retryable) == (errors.Unavailable, True)

@@ -16,7 +16,7 @@ _WITHOUT = """
 import sys
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == {package!r}:
+        if f"{{name}}.".startswith({package!r} + "."):
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Blocked())
 from rucio_cs3.cli.main import main
@@ -61,6 +61,7 @@ def test_help_needs_no_configuration(arguments: tuple[str, ...], tmp_path: Path)
     ("arguments", "said"),
     [
         (("nonsense",), "No such command 'nonsense'"),
+        (("lss",), "No such command 'lss'. Did you mean ls"),
         (("agent", "--threads", "0"), "--threads"),
         (("demo", "/does/not/exist"), "/does/not/exist"),
         (("demo", "--clouds", "paper"), "paper"),
@@ -82,6 +83,31 @@ def test_an_agent_without_configuration_says_so(command: tuple[str, ...], tmp_pa
     assert finished.returncode == 1
     assert "Rucio cannot be used here" in finished.stderr
     assert str(tmp_path) in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("transfers",), ("agent", "--run-once"), ("app-password", "list", "CERNBOX")],
+)
+def test_a_missing_configuration_is_one_line(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    finished = run(BIN / "rucio-cs3", *arguments, home=tmp_path)
+    assert (finished.returncode, finished.stdout) == (1, "")
+    assert len(finished.stderr.splitlines()) == 1, finished.stderr
+    assert finished.stderr.startswith("Error: Rucio cannot be used here: ")
+    assert f"in order: {tmp_path}/etc/rucio.cfg /" in finished.stderr
+
+
+@pytest.mark.parametrize("arguments", [("agent", "--run-once"), ("run", "rucio-conveyor-submitter", "--run-once")])
+def test_beside_rucios_clients_alone(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """As the wheel rucio-clients leaves it: the scripts of the daemons, and nothing of what they need."""
+    code = _WITHOUT.format(package="rucio.core", arguments=arguments)
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "rucio.cfg").write_text("[client]\n")
+    finished = run(sys.executable, "-c", code, home=tmp_path)
+    assert finished.returncode == 1
+    assert finished.stderr.splitlines()[-1].startswith("Error: "), finished.stderr
+    assert f"{arguments[0] if arguments[0] == 'agent' else arguments[1]} needs Rucio's server" in finished.stderr
     assert "Traceback" not in finished.stderr
 
 

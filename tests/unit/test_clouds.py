@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,3 +156,38 @@ def test_a_file_that_is_named_must_be_there(file: Path) -> None:
 def test_a_text_without_a_name(file: Path, text: str) -> None:
     with pytest.raises(errors.ConfigurationError, match="names no cloud"):
         places.find(text)
+
+
+def test_what_is_no_rse_has_a_class_of_its_own(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(name: str, _url: str | None) -> clouds.Cloud:
+        raise places.NoSuchRSE(f"Rucio knows no RSE {name}")
+
+    monkeypatch.setattr(places, "_of_rse", none)
+    with pytest.raises(places.NoSuchRSE) as missing:
+        places.find("nowhere:x")
+    assert str(missing.value) == f"there is no section [nowhere] in {file}, and Rucio knows no RSE nowhere"
+    assert type(pickle.loads(pickle.dumps(missing.value))) is places.NoSuchRSE
+    with pytest.raises(places.NoSuchRSE, match=r"^Rucio knows no RSE nowhere$"):
+        places.find_rse("nowhere:x")
+    for find in (places.find_rse, places.cloud_of_rse):
+        with pytest.raises(
+            places.NoSuchRSE, match=r"^cernbox is a section of the clouds file, and only an RSE will do"
+        ):
+            find("cernbox")
+
+    def away(name: str, _url: str | None) -> clouds.Cloud:
+        raise errors.ConfigurationError(f"Rucio cannot be asked about RSE {name}")
+
+    # Then nobody knows whether there is one.
+    monkeypatch.setattr(places, "_of_rse", away)
+    with pytest.raises(errors.ConfigurationError, match=r"^Rucio cannot be asked about RSE cernbox$") as asked:
+        places.cloud_of_rse("cernbox")
+    assert not isinstance(asked.value, places.NoSuchRSE)
+
+
+def test_an_rse_is_found_whatever_a_section_of_its_name_says(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rse = replace(places.find_cloud("cernbox"), name="of Rucio", rse={"rse": "cernbox"})
+    monkeypatch.setattr(places, "_of_rse", lambda _name, _url: rse)
+    file.write_text("[cernbox]\nthis is = no section\n")
+    assert places.cloud_of_rse("cernbox") is rse
+    assert places.find_rse("cernbox:a/b").cloud is rse

@@ -15,9 +15,10 @@ from cs3.storage.provider.v1beta1 import provider_api_pb2, resources_pb2
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.reference import MountRoot, Reference
+from rucio_cs3.doctor import examination as examination_module
 from rucio_cs3.doctor import folders
 from rucio_cs3.doctor.checks import all_checks
-from rucio_cs3.doctor.deadlines import within
+from rucio_cs3.doctor.deadlines import begin, within
 from rucio_cs3.doctor.examination import Examination
 from rucio_cs3.doctor.findings import (
     TEXT_MAX_CHARACTERS,
@@ -128,6 +129,34 @@ def test_an_interrupted_wait_does_not_take_a_writer_for_ended() -> None:
     assert examination.settle(0.05) is False
     released.set()
     assert examination.settle(20) is True
+
+
+def test_who_begins_as_it_is_interrupted_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose thread has begun is waited for; one whose thread has not never begins."""
+    released, written = threading.Event(), threading.Event()
+
+    def writes(_: object) -> Finding:
+        released.wait(20)
+        written.set()
+        return ok("written")
+
+    for begun in (True, False):
+
+        def interrupted(*arguments: Any, begun: bool = begun) -> None:
+            if begun:
+                begin(*arguments)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(examination_module, "begin", interrupted)
+        examination: Examination[Any] = Examination(None, [check("writes", writes, writes=True)])
+        with pytest.raises(KeyboardInterrupt):
+            examination.run()
+        assert examination.settle(0.05) is not begun
+        released.set()
+        assert examination.settle(20) is True
+        assert written.is_set() is begun
+        released.clear()
+        written.clear()
 
 
 def test_who_does_not_end_is_given_up_and_not_believed_later() -> None:

@@ -555,6 +555,35 @@ def test_spaces_purge(spaces: Raw) -> None:
     assert spaces.call("PurgeRecycle", purge)[0] == "CODE_NOT_FOUND"
 
 
+def test_spaces_versions_go_with_their_file(spaces: Raw) -> None:
+    def versions(path: str) -> tuple[str, list[int]]:
+        code, answer = spaces.call("ListFileVersions", provider_api_pb2.ListFileVersionsRequest(ref=spaces.ref(path)))
+        return code, [one.size for one in answer.versions]
+
+    for content in (b"1", b"22", b"333"):
+        # The same time for all, so that names clash.
+        assert spaces.put("f", content, X_OC_Mtime="1000000000") == 200
+    assert versions("f") == ("CODE_OK", [1, 2]) or versions("f") == ("CODE_OK", [2, 1])
+    assert spaces.move("f", "g") == "CODE_OK"
+    assert spaces.put("f", b"x") == 200
+    assert versions("f") == ("CODE_OK", [])
+    assert sorted(versions("g")[1]) == [1, 2]
+    assert versions("nothing")[0] == "CODE_NOT_FOUND"
+    assert versions("") == ("CODE_OK", [])
+    on_disk = [*spaces.cloud.versions_directory.rglob("*-*T*Z*")]
+    assert sorted(path.read_bytes() for path in on_disk) == [b"1", b"22"]
+
+    node = spaces.stat("g")[1].id.opaque_id
+    assert spaces.delete("g") == "CODE_OK"
+    restore = provider_api_pb2.RestoreRecycleItemRequest(ref=spaces.ref(""), key=node)
+    assert spaces.call("RestoreRecycleItem", restore)[0] == "CODE_OK"
+    assert sorted(versions("g")[1]) == [1, 2]
+    assert spaces.delete("g") == "CODE_OK"
+    purge = provider_api_pb2.PurgeRecycleRequest(ref=spaces.ref(""), key=node)
+    assert spaces.call("PurgeRecycle", purge)[0] == "CODE_OK"
+    assert not any(path.exists() for path in on_disk)
+
+
 def test_spaces_processing() -> None:
     # Long enough that it is certainly not over while the test looks, and never waited for.
     with running(behaviour=Behaviour.SPACES, processing_delay_s=3600) as raw:

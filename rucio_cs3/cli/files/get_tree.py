@@ -33,7 +33,7 @@ def command(
     from rucio_cs3.files.trees import get_tree
 
     found = place(source, rse)
-    telling = Telling(as_json=as_json, each=verbose or dry_run, goes_on=True)
+    telling = Telling(as_json=as_json, each=verbose or dry_run, folder=found, goes_on=True)
     wishes = wishes_of(dry_run=dry_run, **options)
     break_off = found.storage.http.break_off
     telling.take(get_tree(found.storage, found.reference, folder, wishes, telling.moved, break_off))

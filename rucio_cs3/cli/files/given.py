@@ -77,11 +77,14 @@ class Each:
         self._texts = texts
         self._rse = rse
         self._failed = 0
+        self._place: Place | None = None
 
     def __iter__(self) -> Iterator[Place]:
         for text in self._texts:
+            self._place = None
             with self.said():
-                yield place(text, self._rse)
+                self._place = place(text, self._rse)
+                yield self._place
 
     @contextmanager
     def said(self) -> Iterator[None]:
@@ -93,7 +96,7 @@ class Each:
 
     def say(self, error: errors.CS3Error) -> None:
         self._failed += 1
-        click.echo(f"Error: {sentence(error)}", err=True)
+        click.echo(f"Error: {sentence(error, self._place)}", err=True)
 
     def end(self) -> None:
         """
@@ -103,10 +106,12 @@ class Each:
             raise SystemExit(1)
 
 
-def sentence(error: errors.CS3Error, name: str = "") -> str:
+def sentence(error: errors.CS3Error, place: Place | None = None) -> str:
     """An error as people are told of it.
 
-    :param name: what they call the place, where the error does not name it.
+    :param place: what was asked for; where it is not there, it is called as people call it.
     """
-    text = printable(str(error))
-    return f"{printable(name)}: {text}" if name and not error.target else text
+    text = str(error)
+    if place is not None and isinstance(error, errors.NotFound) and error.target == str(place.reference):
+        text = f"{place.shown} is not there: {text.removeprefix(f'{error.operation} {error.target}: ')}"
+    return printable(text)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from rucio_cs3.cli.files.given import Each, rse_option
+from rucio_cs3.cli.files.changes import Changes
+from rucio_cs3.cli.files.given import json_option, rse_option
 from rucio_cs3.cs3 import errors
 
 
@@ -12,7 +13,8 @@ from rucio_cs3.cs3 import errors
 @click.argument("places", metavar="PLACE...", nargs=-1, required=True)
 @rse_option
 @click.option("-p", "--parents", is_flag=True, help="With the folders above; what is there is no error.")
-def command(places: tuple[str, ...], rse: str | None, parents: bool) -> None:
+@json_option
+def command(places: tuple[str, ...], rse: str | None, parents: bool, as_json: bool) -> None:
     """Make folders in a cloud.
 
     A PLACE is NAME:path (below an RSE or a section of the clouds file), NAME:/cs3/path, or a PFN.
@@ -22,13 +24,15 @@ def command(places: tuple[str, ...], rse: str | None, parents: bool) -> None:
       rucio-cs3 mkdir CERNBOX:new
       rucio-cs3 mkdir -p CERNBOX:data/2024/06
     """
-    each = Each(places, rse)
-    for place in each:
-        with each.said():
+    changes = Changes(as_json=as_json, facts=("type",))
+    for text in places:
+        with changes.of(text) as change:
+            found = change.find(rse)
             if not parents:
-                if place.storage.exists(place.reference):
-                    raise errors.AlreadyExists("is there already", target=place.shown)
-                if not place.storage.exists(place.reference.parent):
-                    raise errors.NotFound("the folder above is missing; -p makes it, too", target=place.shown)
-            place.storage.make_directories(place.reference)
-    each.end()
+                if found.storage.exists(found.reference):
+                    raise errors.AlreadyExists("is there already", target=found.shown)
+                if not found.storage.exists(found.reference.parent):
+                    raise errors.NotFound("the folder above is missing; -p makes it, too", target=found.shown)
+            missing = found.storage.make_directories(found.reference)
+            change.became("made" if missing else "same", type="folder")
+    changes.end()

@@ -65,7 +65,7 @@ def command(
             try:
                 status = path.stat()
             except OSError as exc:
-                yield failed(str(path), local_error(exc, path))
+                yield failed(one.shown, local_error(exc, path))
                 continue
             yield Upload(
                 storage=one.storage,

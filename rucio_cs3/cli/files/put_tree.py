@@ -34,7 +34,7 @@ def command(
     from rucio_cs3.files.trees import put_tree
 
     target = place(destination, rse)
-    telling = Telling(as_json=as_json, each=verbose or dry_run, goes_on=True)
+    telling = Telling(as_json=as_json, each=verbose or dry_run, folder=target, goes_on=True)
     wishes = wishes_of(dry_run=dry_run, **options)
     break_off = target.storage.http.break_off
     telling.take(put_tree(target.storage, folder, target.reference, wishes, telling.moved, break_off))

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, Task, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, ProgressColumn, Task, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
 from rucio_cs3.cli.files.shown import print_json
+from rucio_cs3.cli.progress_line import ProgressLine
 from rucio_cs3.cli.transfers_table import printable
 from rucio_cs3.cs3 import errors
 from rucio_cs3.files.outcomes import Deed, Outcome, Summary
 from rucio_cs3.listing.amounts import size
+
+if TYPE_CHECKING:
+    from rucio_cs3.clouds import Place
 
 #: From this width on, in characters, there is a bar, and not only numbers.
 _BAR_FROM = 60
@@ -25,25 +29,28 @@ class Telling:
     """Takes outcomes and moved bytes; a context manager.
 
     :param as_json: a JSON object in a line for each outcome, and one for the sums.
+    :param folder: what the names of outcomes are below, in the cloud; None where they are places themselves.
     :param each: a line for what is copied and what is the same, too.
     :param total_bytes: what there is to move; None where nobody knows yet.
     :param goes_on: whether the same command goes on where it was interrupted, so that it can be said.
     """
 
-    def __init__(self, *, as_json: bool, each: bool, total_bytes: int | None = None, goes_on: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        as_json: bool,
+        each: bool,
+        folder: Place | None = None,
+        total_bytes: int | None = None,
+        goes_on: bool = False,
+    ) -> None:
         self._as_json = as_json
+        self._folder = folder
         self._each = each
         self._goes_on = goes_on
         self.summary = Summary()
-        console = Console(stderr=True, highlight=False)
-        # Lines and a bar that overwrites itself do not go together on one terminal.
-        lines_there = (as_json or each) and sys.stdout.isatty()
-        self._progress = Progress(
-            *_columns(console.width, known=total_bytes is not None),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal or console.is_dumb_terminal or lines_there,
-        )
+        columns = _columns(Console(stderr=True).width, known=total_bytes is not None)
+        self._progress = ProgressLine(*columns, lines_beside=as_json or each)
         self._task = self._progress.add_task("0 files", total=total_bytes)
 
     def __enter__(self) -> Telling:
@@ -90,24 +97,27 @@ class Telling:
             print_json(
                 {
                     "name": outcome.name,
+                    "place": self._place(outcome.name),
                     "outcome": outcome.deed.value,
                     "size": outcome.size,
                     "reason": outcome.reason or None,
                 }
             )
-        name = printable(outcome.name)
         if outcome.deed is Deed.FAILED:
-            self._say(f"Error: {name}: {printable(outcome.reason)}")
+            self._progress.say(f"Error: {outcome.name}: {outcome.reason}")
         elif outcome.deed is Deed.SKIPPED:
-            self._say(f"skipped {name}: {outcome.reason}")
+            self._progress.say(f"skipped {outcome.name}: {outcome.reason}")
         elif self._each and not self._as_json:
-            click.echo(f"{outcome.deed.value} {name} ({size(outcome.size)})")
+            click.echo(f"{outcome.deed.value} {printable(outcome.name)} ({size(outcome.size)})")
 
-    def _say(self, line: str) -> None:
-        if self._progress.live.is_started:
-            self._progress.console.print(Text(line), soft_wrap=True)
-        else:
-            click.echo(line, err=True)
+    def _place(self, name: str) -> str | None:
+        """Where in the cloud it is; None for a name that no cloud can have."""
+        if self._folder is None:
+            return name
+        try:
+            return self._folder.shown if name == "." else self._folder.child(name).shown
+        except errors.CS3Error:
+            return None
 
     def _end(self) -> None:
         if self._as_json:

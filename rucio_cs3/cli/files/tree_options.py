@@ -22,7 +22,7 @@ _OPTIONS = (
         show_default=True,
         help="What is left out because it is there: files of the same content, or of the same size and time.",
     ),
-    click.option("--dry-run", is_flag=True, help="Say what would be copied, and change nothing."),
+    click.option("-n", "--dry-run", is_flag=True, help="Say what would be copied, and change nothing."),
     parallel_option,
     click.option("-v", "--verbose", is_flag=True, help="A line for each file."),
     json_option,

@@ -295,7 +295,7 @@ class WebDAVClient:
                 raise refused(f"from https to http, at {host}; its data would travel without TLS")
             if not (self.site.allow_plaintext or is_loopback(host)):
                 raise refused(
-                    f"to {host} without TLS; if the network between is trusted, set allow_plaintext (at an RSE: "
+                    f"to {host} without TLS; if the network between is trusted, set allow_plaintext (as a setting: "
                     "cs3_allow_plaintext)"
                 )
         if is_this_machine(host) and not is_this_machine(urlsplit(url).hostname or ""):
