@@ -6,7 +6,16 @@ import io
 
 import pytest
 
-from rucio_cs3.cs3.http.answers import Body, Broken, CutShort, Head, Unanswered, read_final_head, read_head
+from rucio_cs3.cs3.http.answers import (
+    INTERIM_MAX,
+    Body,
+    Broken,
+    CutShort,
+    Head,
+    Unanswered,
+    read_final_head,
+    read_head,
+)
 
 
 def reader(data: bytes) -> io.BufferedReader:
@@ -94,7 +103,7 @@ def test_interim_answers_are_passed_over() -> None:
 
 def test_interim_answers_without_end() -> None:
     with pytest.raises(Broken, match="no end"):
-        read_final_head(reader(b"HTTP/1.1 102 Processing\r\n\r\n" * 1000))
+        read_final_head(reader(b"HTTP/1.1 102 Processing\r\n\r\n" * (INTERIM_MAX + 1)))
 
 
 @pytest.mark.parametrize("step", [1, 2, 5, 1000])

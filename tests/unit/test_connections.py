@@ -20,6 +20,7 @@ import trustme
 from rucio_cs3.cs3 import Endpoint, Timeouts, WebDAVBase, errors
 from rucio_cs3.cs3.checksums import Digests
 from rucio_cs3.cs3.http import connection, connections
+from rucio_cs3.cs3.http.answers import INTERIM_MAX
 from rucio_cs3.cs3.http.client import HTTPClient, drain, http_error
 from rucio_cs3.cs3.streams import CHUNK_BYTES, UploadBody
 from tests.listening import Listening
@@ -458,10 +459,12 @@ def test_interim_answers_without_end_end_the_sending(asks_first: bool, serving: 
 
 
 def test_interim_answers_of_a_server_that_reads_on_do_not() -> None:
+    """Also where they are read all together at the end, because the client could send all the while."""
+
     def script(peer: Peer, number: int) -> None:
         peer.head()
         for _ in range(4):
-            peer.say(b"HTTP/1.1 102 Processing\r\n\r\n" * 20)
+            peer.say(b"HTTP/1.1 102 Processing\r\n\r\n" * (INTERIM_MAX // 5))
             peer.body(LARGE // 4)
         peer.say(OK)
 

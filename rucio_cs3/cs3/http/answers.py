@@ -22,8 +22,9 @@ _FIELDS_MAX = 1000
 #: Longest line before a chunk, its extensions included, in bytes. Nobody has any use for them.
 _CHUNK_LINE_MAX_BYTES = 4096
 
-#: Most "1xx" answers in a row.
-INTERIM_MAX = 32
+#: Most "1xx" answers in a row. A server may say "Processing" every few seconds, and who can send all the while reads
+#: none of them before the end of an upload of hours.
+INTERIM_MAX = 1000
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: (.*))?", re.DOTALL)
 _HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

@@ -75,7 +75,10 @@ def test_a_bin_that_cannot_be_looked_into_is_said(fresh: Callable[..., CommandPl
     assert seen["recycle bin"]["status"] == "weak"
     place.cloud.faults.clear()
     assert leftovers(place) != []
-    # Where there is none, nothing is left.
+
+
+def test_nothing_is_left_in_a_bin_that_is_not_there(fresh: Callable[..., CommandPlace]) -> None:
+    place = fresh()
     place.fault("gateway.ListRecycle", "code:CODE_UNIMPLEMENTED", FOREVER)
     seen = doctor(place)
     assert (seen.document["left"], seen["recycle bin"]["status"]) == ([], "note")
