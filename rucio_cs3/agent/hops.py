@@ -17,10 +17,14 @@ from urllib.parse import urlsplit
 
 from rucio.core import request as request_core
 from rucio.core.topology import Topology
+from rucio.db.sqla import models
+from sqlalchemy import select
 
 from rucio_cs3 import partners, progress
+from rucio_cs3.agent.database import reading
 from rucio_cs3.agent.sites import SITES
 from rucio_cs3.cs3 import errors
+from rucio_cs3.reasons import MAY_GO_ON
 from rucio_cs3.transfers.ends import CS3End, End
 from rucio_cs3.transfers.jobs import Job
 
@@ -79,6 +83,7 @@ def open_hop(row: Mapping[str, Any], topology: Topology, logger: LoggerFunction 
             read_back=to_site.verifies,
             attempt=row["retry_count"] or 0,
             resumed=was_begun(row),
+            chased=_is_chased(row),
         ),
         source=origin,
         destination=target,
@@ -89,6 +94,24 @@ def open_hop(row: Mapping[str, Any], topology: Topology, logger: LoggerFunction 
         source_host=urlsplit(origin.url).netloc,
         destination_host=urlsplit(target.url).netloc,
     )
+
+
+def _is_chased(row: Mapping[str, Any]) -> bool:
+    """Whether nobody has seen the end of a copy of an earlier attempt, as the reasons of those say."""
+    history = models.RequestHistory
+    previous = row.get("previous_attempt_id")
+    seen: set[str] = set()
+    while previous and previous not in seen:
+        seen.add(previous)
+        with reading() as session:
+            query = select(history.err_msg, history.previous_attempt_id).where(history.id == previous)
+            found = session.execute(query).first()
+        if found is None:
+            return False
+        if MAY_GO_ON in (found.err_msg or ""):
+            return True
+        previous = found.previous_attempt_id
+    return False
 
 
 def was_begun(row: Mapping[str, Any]) -> bool:

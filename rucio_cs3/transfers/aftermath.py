@@ -10,10 +10,12 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.namespace import OPEN_OUTCOME
 from rucio_cs3.cs3.resources import FileInfo
+from rucio_cs3.reasons import MAY_GO_ON
 from rucio_cs3.transfers.ends import End
 from rucio_cs3.transfers.jobs import Claim, ClaimLost, Job, Outcome, RequestGone, State, Stopping
 from rucio_cs3.transfers.modes import Mode
@@ -42,12 +44,14 @@ def after_failure(
     mode: Mode,
     remove: Removal | None,
     *,
+    over: bool,
     ours: bool = True,
 ) -> Outcome:
     """Decide what a failed copy or proof left, and leave nothing half there.
 
     :param remove: removes what is not right, if it may; None where a failed copy leaves nothing, so that what stands
         there is somebody else's.
+    :param over: whether the copy had ended, as its site said, and only its proof failed.
     :param ours: whether nothing stood there when the copy began.
     """
     if isinstance(error, ClaimLost):
@@ -74,7 +78,10 @@ def after_failure(
         return not_begun(error)
     if isinstance(error, Stopping) and mode is Mode.RELAY:
         return _stopped(error, job, destination, claim)
-    return _unfinished(error, mode)
+    outcome = _unfinished(error, mode)
+    if outcome.state is State.FAILED and not over and _is_open(error, mode):
+        return replace(outcome, reason=f"{outcome.reason}; {MAY_GO_ON}")
+    return outcome
 
 
 def not_begun(error: errors.CS3Error) -> Outcome:
@@ -112,17 +119,22 @@ def _stopped(error: Stopping, job: Job, destination: End, claim: Claim) -> Outco
     return _unfinished(error, Mode.RELAY)
 
 
+def _is_open(error: errors.CS3Error, mode: Mode) -> bool:
+    """Whether a copy that a site does by itself may go on after this."""
+    if mode is Mode.RELAY or error.retry_after_s is not None:
+        return False
+    # Where the source has acted, its failure says nothing of the destination, which notices the end by itself
+    # (seen with XRootD 5.5.3 and Reva v3.12.1: an empty file, some milliseconds later).
+    return isinstance(error, (*_BROKEN_OFF, errors.ServerFault) if mode is Mode.PUSH else _BROKEN_OFF)
+
+
 def _left_over(error: errors.CS3Error, destination: End, mode: Mode) -> FileInfo:
     """What a failed copy has left at the destination, or is about to.
 
     :raises NotFound: when it left nothing.
     """
     # An end that something is sent to waits for it itself, and who asks to come back later has begun nothing.
-    # Where the source has acted, its failure says nothing of the destination, which notices the end by itself
-    # (seen with XRootD 5.5.3 and Reva v3.12.1: an empty file, some milliseconds later).
-    open_kinds = (*_BROKEN_OFF, errors.ServerFault) if mode is Mode.PUSH else _BROKEN_OFF
-    finished = mode is Mode.RELAY or error.retry_after_s is not None or not isinstance(error, open_kinds)
-    give_up = time.monotonic() + (0.0 if finished else _STUB_S)
+    give_up = time.monotonic() + (_STUB_S if _is_open(error, mode) else 0.0)
     while True:
         try:
             return destination.settled()

@@ -6,7 +6,8 @@ The ladder, which :func:`transfer_one` is::
     is the right file there already?     then it is done: an earlier attempt's report was lost
     does a wrong one stand there?        a leftover of a failed attempt; the claim says whether it may go
     folders, then the copy               transfers.copies, in the mode that transfers.modes chose
-    proof                                transfers.proof: size, then checksum; a server's "success" is only a claim
+    proof                                transfers.proof: size, then checksum; a server's "success" is only a claim;
+                                         twice where an earlier copy may still go on
     on failure                           transfers.aftermath: what this transfer wrote goes; the source is only read
 
 The sites are :class:`rucio_cs3.transfers.ends.End`. Job, claim and outcome are in :mod:`rucio_cs3.transfers.jobs`.
@@ -15,6 +16,7 @@ The sites are :class:`rucio_cs3.transfers.ends.End`. Job, claim and outcome are 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -35,6 +37,10 @@ _log = logging.getLogger(__name__)
 #: A source that has proven longer ago that it does third-party copies is asked again before a push, in seconds: one
 #: that does them no more would make a copy within itself, where nobody looks for it (Reva v3.12.1).
 _PUSH_PROOF_S = 60.0
+
+#: How long a file waits for its second proof where an earlier copy may still go on, in seconds: about as long as TCP
+#: takes to notice that a link is back which was away for that long.
+OUTLAST_S = 30.0
 
 #: Copies between the sites themselves, with a token of each.
 _BY_LENT_TOKENS = (Mode.PULL, Mode.PUSH)
@@ -93,6 +99,7 @@ def _transfer(job: Job, source: End, destination: End, claim: Claim, watch: Watc
                 return outcome
             claim.check()
         if _clear_the_way(job, source, destination, claim):
+            _outlast(job, destination, claim)
             return Outcome(state=State.DONE)
         # Over CS3 a token that the source no longer accepts is found and replaced; over COPY nobody would notice,
         # and all transfers from there would fail until the token's own end. It also finds what is missing.
@@ -119,6 +126,7 @@ def _transfer(job: Job, source: End, destination: End, claim: Claim, watch: Watc
         copied = True
         watch.copied()
         file = prove(job, destination)
+        file = _outlast(job, destination, claim) or file
         # A rule may have been deleted while its file was on the way, and Rucio's reaper may have found nothing yet
         # to delete: what nobody knows of must not stay.
         claim.confirm()
@@ -128,8 +136,24 @@ def _transfer(job: Job, source: End, destination: End, claim: Claim, watch: Watc
             removal.remove_own(origin, standing, destination, claim)
 
         nothing_left = tried[-1] is Mode.RELAY and not copied and not destination.leaves_parts
-        return after_failure(exc, job, destination, claim, tried[-1], None if nothing_left else remove)
+        return after_failure(exc, job, destination, claim, tried[-1], None if nothing_left else remove, over=copied)
     return Outcome(state=State.DONE, copied=True, mode=tried[-1], file=file)
+
+
+def _outlast(job: Job, destination: End, claim: Claim) -> FileInfo | None:
+    """After a copy whose end nobody has seen: wait a while, and prove the file once more. Its site goes on when it is
+    back, and puts what had come into the place (Reva v3.12.1, cut off for half a minute: some seconds after a second
+    copy was proven).
+
+    :returns: what was found; None where there was no such copy.
+    """
+    if not job.chased:
+        return None
+    until = time.monotonic() + OUTLAST_S
+    while (left := until - time.monotonic()) > 0:
+        claim.check()
+        time.sleep(min(left, 1.0))
+    return prove(job, destination)
 
 
 def _look_at_source(source: End) -> FileInfo:

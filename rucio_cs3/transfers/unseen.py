@@ -54,7 +54,7 @@ def copy_unseen(job: Job, source: End, destination: End, claim: Claim, watch: Wa
     :raises CS3Error: when the folders cannot be made.
     """
     destination.make_parents()
-    begun = False
+    begun = over = False
 
     def progress(total_bytes: int) -> None:
         nonlocal begun
@@ -65,6 +65,7 @@ def copy_unseen(job: Job, source: End, destination: End, claim: Claim, watch: Wa
     watch.began(Mode.PULL)
     try:
         copies.COPIES[Mode.PULL](job.size_bytes, job.checksums, source, destination, progress)
+        over = True
         watch.copied()
         file = prove(job, destination)
         # See transfer_one.
@@ -82,7 +83,7 @@ def copy_unseen(job: Job, source: End, destination: End, claim: Claim, watch: Wa
         def remove(standing: FileInfo) -> None:
             _remove(standing, source, destination, claim, begun=begun)
 
-        return after_failure(exc, job, destination, claim, Mode.PULL, remove, ours=begun)
+        return after_failure(exc, job, destination, claim, Mode.PULL, remove, over=over, ours=begun)
     return Outcome(state=State.DONE, copied=True, mode=Mode.PULL, file=file)
 
 

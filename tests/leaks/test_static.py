@@ -18,6 +18,7 @@ _TEXT = re.compile(r"\b(?:str|bytes|Mapping)\b")
 #: Text fields of that name that are no secret.
 _HARMLESS = {
     "IssuedToken.client_id": "names the client; its secret is another field",
+    "OldVersion.key": "the name of an old version of a file",
     "RecycledItem.key": "the name of a deleted file",
 }
 

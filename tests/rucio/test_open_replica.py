@@ -103,7 +103,7 @@ def test_a_replica_by_its_did(sandbox_rucio: RecordedRucio, rse: Rse, tmp_path: 
         "elsewhere": (f"{scope}:file has no replica at RSE NOWHERE; there is one at {rse.name}", "FileNotFoundError"),
         "changed": ("the catalogue says", "OSError"),
         "to_write": ("a replica is never changed", "ValueError"),
-        "no_rse": ("Rucio knows no RSE NO-RSE", "ConfigurationError"),
+        "no_rse": ("Rucio knows no RSE NO-RSE", "NoSuchRSE"),
     }.items():
         assert all(word in said[name] for word in words), (name, said[name])
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,8 @@ from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.config import Proof
 from rucio_cs3.cs3.resources import FileInfo
 from rucio_cs3.cs3.streams import UploadBody
+from rucio_cs3.reasons import MAY_GO_ON
+from rucio_cs3.transfers import ladder
 from rucio_cs3.transfers.copies import Progress
 from rucio_cs3.transfers.ladder import ClaimLost, Outcome, RequestGone, State, Stopping
 from rucio_cs3.transfers.modes import Mode
@@ -37,6 +40,73 @@ def test_lost_answer_is_resolved_by_a_look(world: World) -> None:
     assert outcome == Outcome(state=State.DONE, copied=True, mode=Mode.PULL)
     assert world.landed == CONTENT
     assert world.claim.asked == ["confirm"]
+
+
+@pytest.mark.parametrize(
+    ("error", "open_end"),
+    [
+        (errors.TransferInterrupted("connection cut"), True),
+        (errors.DeadlineExceeded("no marker for a while"), True),
+        (errors.ServerFault("the destination reports a failed copy"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_reason_says_that_a_copy_may_go_on(world: World, error: errors.CS3Error, open_end: bool) -> None:
+    outcome = world.run(writes(CONTENT[:10], error))
+    assert outcome.reason == (f"{error}; {MAY_GO_ON}" if open_end else str(error))
+
+
+@pytest.fixture
+def waits(world: World, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Waits for an earlier copy take no time; what they were is in here."""
+    now = [0.0]
+    waits: list[float] = []
+
+    def sleep(pause_s: float) -> None:
+        waits.append(pause_s)
+        now[0] += pause_s
+
+    monkeypatch.setattr(ladder, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    world.job = replace(world.job, attempt=1, chased=True)
+    return waits
+
+
+def test_a_copy_that_an_earlier_one_writes_over_is_not_done(
+    world: World, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reva v3.12.1, cut off in the middle of a copy, puts what had come into the place when it is back."""
+
+    def check() -> None:
+        if len(waits) == 3:
+            world.destination.content = CONTENT[:10]
+
+    monkeypatch.setattr(world.claim, "check", check)
+    outcome = world.run()
+    assert (outcome.state, type(outcome.error)) == (State.FAILED, errors.SizeMismatch)
+    assert world.landed is None
+    assert sum(waits) == ladder.OUTLAST_S
+
+
+def test_a_right_file_that_is_there_already_may_be_written_over_too(
+    world: World, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check() -> None:
+        if len(waits) == 3:
+            world.destination.content = OTHER
+
+    world.destination.content = CONTENT
+    monkeypatch.setattr(world.claim, "check", check)
+    outcome = world.run(must_not_copy)
+    assert (outcome.state, type(outcome.error)) == (State.FAILED, errors.ChecksumMismatch)
+
+
+def test_a_copy_that_outlasts_an_earlier_one_is_done(world: World, waits: list[float]) -> None:
+    assert world.run().state is State.DONE
+    assert sum(waits) == ladder.OUTLAST_S
+    world.destination.content = None
+    world.job = replace(world.job, chased=False)
+    assert world.run().state is State.DONE
+    assert sum(waits) == ladder.OUTLAST_S
 
 
 def test_lost_answer_for_a_cancelled_request_leaves_nothing(world: World) -> None:

@@ -6,6 +6,7 @@ Read next: ``tree.py``, whose uploads put them here; ``gateway.py`` lists them.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import time
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class OldVersions(Protocol):
     """Where a tree leaves what is overwritten."""
 
     def keep(self, relative: str, node_id: str, target: Path, size: int) -> None:
-        """Move what stands at ``target`` here.
+        """Keep what stands at ``target``, which is about to be replaced, here.
 
         :param size: as the server says it.
         """
@@ -109,7 +110,8 @@ class VersionsByNode:
             older = place.with_name(f"{place.name}.{len([*folder.iterdir()])}")
             place.rename(older)
             self._sizes[older] = self._sizes.pop(place)
-        target.rename(place)
+        # A second name, so that nobody ever sees nothing at the first.
+        os.link(target, place)
         self._sizes[place] = size
 
     def of(self, _relative: str, node_id: str) -> list[OldVersion]:
