@@ -286,7 +286,14 @@ def _webdav(protocol: Mapping[str, Any], settings: Settings) -> WebDAVBase:
     except errors.InvalidReference as error:
         raise errors.ConfigurationError(f"{settings.owner}: setting cs3_root: {error.message}") from error
     server = f"{protocol['scheme']}://{protocol['hostname']}:{protocol['port']}"
-    webdav = WebDAVBase.parse(f"{server}{encode_path(base)}", parsed_root)
+    try:
+        encoded = encode_path(base)
+    except UnicodeEncodeError:
+        # JSON can hold half of a pair.
+        raise errors.ConfigurationError(
+            f"{settings.owner}: the WebDAV base (setting cs3_webdav_base) has a character that no URL can have"
+        ) from None
+    webdav = WebDAVBase.parse(f"{server}{encoded}", parsed_root)
     try:
         # At once, rather than at the first file.
         webdav.reference(f"{server}{prefix}")

@@ -104,6 +104,7 @@ def test_any_url_of_a_replica_has_a_protocol_or_an_error_of_ours(beginning: str,
 VALUES = JSON | TRICKY | st.sampled_from(["1" * 5000, "x" * 5000, "1e400", "nan", "-0", "1e9", "٣"])
 
 
+@example({"cs3_webdav_base": "\ud800"}, False)
 @given(st.dictionaries(st.sampled_from(sorted(settings.SETTINGS)), VALUES, max_size=4), st.booleans())
 def test_any_settings_are_an_endpoint_or_a_mistake_that_names_the_rse(values: dict[str, Any], as_text: bool) -> None:
     extended: Any = {"cs3_gateway": "cloud.test:9142", **values}
