@@ -100,17 +100,17 @@ def _is_chased(row: Mapping[str, Any]) -> bool:
     """Whether nobody has seen the end of a copy of an earlier attempt, as the reasons of those say."""
     history = models.RequestHistory
     previous = row.get("previous_attempt_id")
-    seen: set[str] = set()
-    while previous and previous not in seen:
-        seen.add(previous)
-        with reading() as session:
+    if not previous:
+        return False
+    with reading() as session:
+        for _ in range(row["retry_count"] or 0):
             query = select(history.err_msg, history.previous_attempt_id).where(history.id == previous)
             found = session.execute(query).first()
-        if found is None:
-            return False
-        if MAY_GO_ON in (found.err_msg or ""):
-            return True
-        previous = found.previous_attempt_id
+            if found is None:
+                break
+            if MAY_GO_ON in (found.err_msg or ""):
+                return True
+            previous = found.previous_attempt_id
     return False
 
 
