@@ -78,12 +78,20 @@ class Listening:
         self.closed.release()
 
 
+#: How a gRPC client begins (RFC 9113, 3.4). Nobody is to come here by gRPC, but a channel of some other test or program
+#: tries again and again to reach its server, which is gone, and whose port this may be now.
+_GRPC = b"PRI * HTTP/2.0\r\n"
+
+
 def read_head(connection: socket.socket) -> tuple[str, bytes] | None:
-    """The head of the first request on a connection, and what has come behind it; None where it ends before."""
+    """The head of the first request on a connection, and what has come behind it; None where it ends before, or where
+    somebody has lost his way."""
     data = b""
     while b"\r\n\r\n" not in data:
         if not (piece := connection.recv(65536)):
             return None
         data += piece
+    if data.startswith(_GRPC):
+        return None
     head, _, rest = data.partition(b"\r\n\r\n")
     return head.decode("latin-1"), rest
