@@ -6,10 +6,11 @@ All cases take turns, each round from another one on, so that a noisy machine is
 counts, because what disturbs a copy only makes it slower, and with memory that its host gives late a virtual machine
 takes twice as long, now for the one and now for the other. The middle half of the rounds' own ratios stands beside it.
 
-For pull and push the peer is the bare ``COPY`` request; for relay it is the slower of curl's GET and PUT of the same
-ticket URLs, which no relay can beat, and both of these at once, which is all that two servers on one machine can do.
-Closest to it is a GET piped into a PUT, which compares and counts nothing. The proof is that of a site that keeps no
-checksum, and of a file whose checksum nobody has kept: it is read as a whole, as curl's GET does.
+Ours land on a hidden name, and are given their own within the time. For pull and push the peer is the bare ``COPY``
+request, straight to the name; for relay it is the slower of curl's GET and PUT of the same ticket URLs, which no relay
+can beat, and both of these at once, which is all that two servers on one machine can do. Closest to it is a GET piped
+into a PUT, which compares and counts nothing. The proof is that of a site that keeps no checksum, and of a file whose
+checksum nobody has kept: it is read as a whole, as curl's GET does.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ from rucio_cs3.cs3.gateway import Gateway
 from rucio_cs3.cs3.login.providers import BasicProvider
 from rucio_cs3.cs3.login.secret import Secret
 from rucio_cs3.cs3.reference import WebDAVBase, parse_root
-from rucio_cs3.cs3.resources import pick_ticket
+from rucio_cs3.cs3.resources import FileInfo, pick_ticket
 from rucio_cs3.sandbox.reva import RevaSite
 from rucio_cs3.transfers import copies
-from rucio_cs3.transfers.ends import CS3End
+from rucio_cs3.transfers.cs3_end import CS3End, CS3Landing
 from rucio_cs3.transfers.jobs import Job
 from rucio_cs3.transfers.proof import find_fault
 
@@ -185,7 +186,7 @@ class _Bench(contextlib.ExitStack):
             Case("GET and PUT by curl at once", self._curl_both, self._clean),
             Case("GET by curl into a PUT by curl", self._curl_pipe, self._clean),
             Case("relay", lambda: self._ours(copies.relay), self._clean),
-            Case("proof by reading back", lambda: self._proof(self._source)),
+            Case("proof by reading back", lambda: self._proven(self._end(self._source))),
             Case("`COPY` by curl, then a GET", self._curl_copy_and_get, self._clean),
             Case("pull and proof", self._pull_and_proof, self._clean),
         ]
@@ -195,20 +196,28 @@ class _Bench(contextlib.ExitStack):
         return CS3End(storage, reference, url=storage.endpoint.webdav.url(reference))
 
     def _ours(self, copy: copies.Copy) -> None:
-        copy(self._size, self._checksums, self._end(self._source), self._end(self._destination), lambda _total: None)
+        """To a hidden name, and then its own."""
+        landing = self._landed(copy)
+        landing.take_name(landing.stat())
+
+    def _landed(self, copy: copies.Copy) -> CS3Landing:
+        landing = self._end(self._destination).landing()
+        copy(self._size, self._checksums, self._end(self._source), landing, lambda _total: None)
+        return landing
 
     def _pull_and_proof(self) -> None:
-        self._ours(copies.pull)
-        self._proof(self._destination)
+        landing = self._landed(copies.pull)
+        landing.take_name(self._proven(landing))
 
     def _curl_copy_and_get(self) -> None:
         self._curl_copy(pull=True)
         self._curl_get(1)
 
-    def _proof(self, storage: CS3Storage) -> None:
-        end = self._end(storage)
-        if (fault := find_fault(self._job, end, end.stat())) is not None:
+    def _proven(self, end: CS3End) -> FileInfo:
+        info = end.stat()
+        if (fault := find_fault(self._job, end, info)) is not None:
             raise fault
+        return info
 
     def _curl_copy(self, *, pull: bool) -> None:
         source, destination = self._end(self._source), self._end(self._destination)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.empty_folders import Deed, EmptyFolders, Outcome
-from rucio_cs3.cs3.local_files import is_part
+from rucio_cs3.cs3.hidden_names import is_part
 from rucio_cs3.cs3.namespace import Deleted
 from rucio_cs3.cs3.reference import NAME_MAX_BYTES, Reference
 from rucio_cs3.cs3.resources import FileInfo

@@ -24,9 +24,6 @@ RULE_ERROR_CHARACTERS = 245
 #: Most characters of code and trace id together; the rest is for words.
 _DETAILS_CHARACTERS = 120
 
-#: In the reason of a copy whose end nobody has seen. The next attempt finds it there.
-MAY_GO_ON = "the site that copies may still be at it"
-
 _ELLIPSIS = "…"
 
 

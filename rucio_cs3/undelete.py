@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 
 from rucio_cs3.clouds import Place
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.local_files import is_part
+from rucio_cs3.cs3.hidden_names import is_part
 from rucio_cs3.cs3.recycle import RecycledItem
 
 #: Ending of the name that Rucio uploads to before it renames (uploadclient.py, rsemanager.py of Rucio 41.5.1).

@@ -9,14 +9,19 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 S = TypeVar("S", bound="RecordingSite")
 
-MULTISTATUS = """<?xml version="1.0"?>
-<d:multistatus xmlns:d="DAV:"><d:response><d:href>{path}</d:href><d:propstat><d:prop>
+_RESPONSE = """<d:response><d:href>{path}</d:href><d:propstat><d:prop>
 <d:resourcetype>{kind}</d:resourcetype><d:getcontentlength>{size}</d:getcontentlength>
 <d:getetag>"{size}"</d:getetag></d:prop><d:status>HTTP/1.1 200 OK</d:status></d:propstat></d:response>
-</d:multistatus>"""
+"""
+
+_MULTISTATUS = '<?xml version="1.0"?>\n<d:multistatus xmlns:d="DAV:">{}</d:multistatus>'
+
+#: About one file or folder.
+MULTISTATUS = _MULTISTATUS.format(_RESPONSE)
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,10 @@ class RecordingSite:
 
     :param script: is asked first; also before the body is sent, where the client asks for that.
     :param continues: whether "100 Continue" is ever said; a server that does not must get the body all the same.
+    :param software: what it calls itself in the header ``Server``.
     """
 
-    def __init__(self, script: Script | None = None, *, continues: bool = True) -> None:
+    def __init__(self, script: Script | None = None, *, continues: bool = True, software: str = "recording") -> None:
         self.script = script
         self.asked: list[Asked] = []
         self.files: dict[str, bytes] = {}
@@ -61,6 +67,9 @@ class RecordingSite:
             _refused = False
 
             def log_message(self, *_: Any) -> None: ...
+
+            def version_string(self) -> str:
+                return software
 
             def handle_expect_100(self) -> bool:
                 asked = Asked(self.command, self.path, dict(self.headers), None)
@@ -95,7 +104,7 @@ class RecordingSite:
                     self.close_connection = True
 
             do_GET = do_HEAD = do_PUT = do_PATCH = do_DELETE = _any  # noqa: N815
-            do_PROPFIND = do_MKCOL = do_POST = do_COPY = _any  # noqa: N815
+            do_PROPFIND = do_MKCOL = do_POST = do_COPY = do_MOVE = _any  # noqa: N815
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -120,6 +129,8 @@ class RecordingSite:
                 return Answer(409)
             self.files[path] = asked.body or b""
             return Answer(201)
+        if asked.method == "PROPFIND" and path in self.folders and asked.headers.get("Depth") == "1":
+            return Answer(207, body=self._listing(path).encode())
         if asked.method == "PROPFIND" and path in self.folders:
             return Answer(207, body=MULTISTATUS.format(path=path, kind="<d:collection/>", size=4096).encode())
         if path not in self.files:
@@ -130,9 +141,32 @@ class RecordingSite:
         if asked.method == "DELETE":
             del self.files[path]
             return Answer(204)
+        if asked.method == "MOVE":
+            return self._move(path, asked)
         if asked.method in ("GET", "HEAD"):
             return Answer(200, body=self.files[path])
         return Answer(405)
+
+    def _listing(self, folder: str) -> str:
+        inside = folder.rstrip("/") + "/"
+        entries = [(path, "<d:collection/>", 4096) for path in self.folders]
+        entries += [(path, "", len(content)) for path, content in self.files.items()]
+        responses = "".join(
+            _RESPONSE.format(path=path, kind=kind, size=size)
+            for path, kind, size in sorted(entries)
+            if path == folder or (path.startswith(inside) and "/" not in path.removeprefix(inside))
+        )
+        return _MULTISTATUS.format(responses)
+
+    def _move(self, path: str, asked: Asked) -> Answer:
+        new = urlsplit(asked.headers["Destination"]).path
+        taken = new in self.files or new in self.folders
+        if taken and asked.headers.get("Overwrite") == "F":
+            return Answer(412)
+        if (new.rpartition("/")[0] or "/") not in self.folders:
+            return Answer(409)
+        self.files[new] = self.files.pop(path)
+        return Answer(204 if taken else 201)
 
     def methods(self) -> list[str]:
         return [asked.method for asked in self.asked]

@@ -22,7 +22,7 @@ from rucio_cs3.agent.transfer_log import Subject
 from rucio_cs3.agent.watching import ProgressWatch
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.resources import FileInfo
-from rucio_cs3.transfers.ends import CS3End
+from rucio_cs3.transfers.cs3_end import CS3End
 from rucio_cs3.transfers.ladder import Outcome, State, transfer_one
 from rucio_cs3.transfers.removal import remove_copied
 

@@ -1,9 +1,10 @@
 """From a row of Rucio's ``requests`` to what :func:`rucio_cs3.transfers.ladder.transfer_one` takes: the job and its two
 ends.
 
-One hop is one row; of a path with several hops each has its own. An end is a :class:`~rucio_cs3.transfers.ends.CS3End`
-where the RSE's protocol is ours, and a :class:`~rucio_cs3.transfers.webdav_end.WebDAVEnd` at any other site;
-:mod:`rucio_cs3.agent.sites` makes both. Reads Rucio's tables; writes nothing.
+One hop is one row; of a path with several hops each has its own. An end is a
+:class:`~rucio_cs3.transfers.cs3_end.CS3End` where the RSE's protocol is ours, and a
+:class:`~rucio_cs3.transfers.webdav_end.WebDAVEnd` at any other site; :mod:`rucio_cs3.agent.sites` makes both. Reads
+Rucio's tables; writes nothing.
 """
 
 from __future__ import annotations
@@ -17,15 +18,12 @@ from urllib.parse import urlsplit
 
 from rucio.core import request as request_core
 from rucio.core.topology import Topology
-from rucio.db.sqla import models
-from sqlalchemy import select
 
 from rucio_cs3 import partners, progress
-from rucio_cs3.agent.database import reading
 from rucio_cs3.agent.sites import SITES
 from rucio_cs3.cs3 import errors
-from rucio_cs3.reasons import MAY_GO_ON
-from rucio_cs3.transfers.ends import CS3End, End
+from rucio_cs3.transfers.cs3_end import CS3End
+from rucio_cs3.transfers.ends import End
 from rucio_cs3.transfers.jobs import Job
 
 LoggerFunction = Callable[..., Any]
@@ -83,7 +81,6 @@ def open_hop(row: Mapping[str, Any], topology: Topology, logger: LoggerFunction 
             read_back=to_site.verifies,
             attempt=row["retry_count"] or 0,
             resumed=was_begun(row),
-            chased=_is_chased(row),
         ),
         source=origin,
         destination=target,
@@ -94,24 +91,6 @@ def open_hop(row: Mapping[str, Any], topology: Topology, logger: LoggerFunction 
         source_host=urlsplit(origin.url).netloc,
         destination_host=urlsplit(target.url).netloc,
     )
-
-
-def _is_chased(row: Mapping[str, Any]) -> bool:
-    """Whether nobody has seen the end of a copy of an earlier attempt, as the reasons of those say."""
-    history = models.RequestHistory
-    previous = row.get("previous_attempt_id")
-    if not previous:
-        return False
-    with reading() as session:
-        for _ in range(row["retry_count"] or 0):
-            query = select(history.err_msg, history.previous_attempt_id).where(history.id == previous)
-            found = session.execute(query).first()
-            if found is None:
-                break
-            if MAY_GO_ON in (found.err_msg or ""):
-                return True
-            previous = found.previous_attempt_id
-    return False
 
 
 def was_begun(row: Mapping[str, Any]) -> bool:

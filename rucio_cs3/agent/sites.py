@@ -25,7 +25,8 @@ from rucio_cs3 import partners, rse_credentials, rses
 from rucio_cs3.cs3 import errors
 from rucio_cs3.partners import Kind
 from rucio_cs3.protocol import Default
-from rucio_cs3.transfers.ends import CS3End, End
+from rucio_cs3.transfers.cs3_end import CS3End
+from rucio_cs3.transfers.ends import End
 from rucio_cs3.transfers.site_tokens import SiteTokens
 from rucio_cs3.transfers.webdav_end import WebDAVEnd
 

@@ -20,8 +20,8 @@ LoggerFunction = Callable[..., Any]
 class ProgressWatch:
     """:class:`rucio_cs3.transfers.jobs.Watch` for one transfer, whose thread writes; the agent's thread reads.
 
-    :param proves: called with True when only the proof is left to do, and with False when it copies once more after
-        that; in the transfer's thread.
+    :param proves: called with True when only the proof and the name are left, and with False when it copies once
+        more after that; in the transfer's thread.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.local_files import PART_PREFIX, PART_SUFFIX
+from rucio_cs3.cs3.hidden_names import PART_PREFIX, PART_SUFFIX
 from rucio_cs3.cs3.namespace import Namespace
 from rucio_cs3.cs3.purging import SILENCE, identified, item_of
 from rucio_cs3.cs3.recycle import RecycleBin, RecycledItem

@@ -20,10 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rucio_cs3.cs3 import errors
-
-#: Names of hidden siblings: this, something, and that.
-PART_PREFIX = ".rucio-cs3."
-PART_SUFFIX = ".part"
+from rucio_cs3.cs3.hidden_names import PART_PREFIX, PART_SUFFIX
 
 #: From this size on room is reserved before the first byte, in bytes; smaller files meet a full disk soon enough.
 _RESERVED_FROM_BYTES = 1024 * 1024
@@ -196,11 +193,6 @@ def hidden_sibling(path: Path, word: str | None = None) -> Path:
     Short and without the final name, so that a name of 255 bytes has a sibling, too.
     """
     return path.with_name(f"{PART_PREFIX}{word or secrets.token_hex(8)}{PART_SUFFIX}")
-
-
-def is_part(name: str) -> bool:
-    """Whether a file or folder has a name that only this package gives, to what is not finished."""
-    return name.startswith(PART_PREFIX) and name.endswith(PART_SUFFIX)
 
 
 @contextlib.contextmanager

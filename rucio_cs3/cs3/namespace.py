@@ -173,6 +173,13 @@ class Namespace:
                 raise
             self.move(source, destination, size=moving.size)
 
+    def take_name(self, hidden: Reference, reference: Reference, *, size: int) -> None:
+        """See :meth:`rucio_cs3.cs3.storage.CS3Storage.take_name`."""
+        seen = self._gateway.glance(reference)
+        if isinstance(seen, FileInfo):
+            raise errors.AlreadyExists("something stands there", operation="Move", target=str(reference))
+        self.move(hidden, reference, size=size, absent=seen)
+
     def move(self, source: Reference, destination: Reference, *, size: int, absent: Absence | None = None) -> None:
         """Move a file of ``size`` bytes; Reva v3.12.1 replaces what stands at the destination.
 

@@ -46,6 +46,7 @@ from rucio_cs3.cs3.resources import Entries, FileInfo, Quota
 from rucio_cs3.cs3.server_clock import clock_offset
 from rucio_cs3.cs3.streams import Progress, UploadBody
 from rucio_cs3.cs3.uploads.attempt import Options
+from rucio_cs3.cs3.uploads.leftovers import Leftovers
 from rucio_cs3.cs3.uploads.resumable import ResumableUploads
 from rucio_cs3.cs3.uploads.upload_state import LocalSource
 from rucio_cs3.cs3.uploads.uploads import Uploads
@@ -84,7 +85,10 @@ class CS3Storage:
         self._downloads = Downloads(endpoint, self._gateway, data, self._namespace)
         self._kept = KeptChecksums(self._gateway, name=endpoint.name, enabled=endpoint.keep_checksums)
         resumable = ResumableUploads(endpoint, self.http, self._gateway, self._namespace, provider)
-        self._uploads = Uploads(endpoint, self._gateway, data, self._namespace, self._downloads, self._kept, resumable)
+        self._leftovers = Leftovers(endpoint, self._gateway, self._namespace)
+        self._uploads = Uploads(
+            endpoint, self._gateway, data, self._namespace, self._leftovers, self._downloads, self._kept, resumable
+        )
 
     def __enter__(self) -> CS3Storage:
         return self
@@ -289,7 +293,7 @@ class CS3Storage:
         *,
         overwrite: bool = False,
         restarts: bool = False,
-        traceable: bool = True,
+        hidden: bool = False,
     ) -> None:
         """Send what ``body`` reads, by the same ladder and with the same promises as :meth:`upload`; nothing of it
         passes the local disk.
@@ -298,12 +302,12 @@ class CS3Storage:
 
         :param overwrite: replace what stands there; otherwise that is an error.
         :param restarts: ``body`` can be read again at no cost, so it may be sent again.
-        :param traceable: :meth:`sweep` may take what is left of it, should this process be killed. Not where others may
-            store under the same name.
+        :param hidden: ``reference`` is a :func:`~rucio_cs3.cs3.hidden_names.hidden_sibling` that nobody else has: it
+            stays under that name until :meth:`take_name`.
         :raises AlreadyExists: when the name is taken.
         :raises ChecksumMismatch: when the content is not what ``body`` is to have; the server never had all of it.
         """
-        self._uploads.upload(body, reference, Options(overwrite=overwrite, restarts=restarts, traceable=traceable))
+        self._uploads.upload(body, reference, Options(overwrite=overwrite, restarts=restarts, hidden=hidden))
 
     def keep_checksums(self, info: FileInfo, sums: Mapping[str, str]) -> bool:
         """Keep checksums as metadata of a file whose content has just been proven to have them, for later looks at it.
@@ -318,13 +322,35 @@ class CS3Storage:
         """
         return self._kept.keep(info, sums)
 
-    def sweep(self, reference: Reference) -> None:
-        """Remove what killed processes have left of a :meth:`store` of this file: hidden siblings of its name.
+    def take_name(self, hidden: Reference, reference: Reference, *, size: int) -> None:
+        """Give a hidden sibling of ``size`` bytes, which is whole and proven, the name of its file.
 
-        One listing of the folder. A living :meth:`store` of the same file fails then, and leaves nothing: call it
-        only where there is to be no other.
+        One look and one Move. Reva v3.12.1 has no condition for its Move, so what comes to stand there between the two
+        is replaced.
+
+        :raises AlreadyExists: when something stands there; both stay.
         """
-        self._uploads.sweep(reference)
+        self._namespace.take_name(hidden, reference, size=size)
+
+    def discard(self, hidden: Reference, *, may_come: bool) -> None:
+        """Remove what stands under the name of a hidden sibling, if anything.
+
+        :param may_come: it may yet come into being, as what a broken connection leaves: then it is waited for, up to
+            two seconds.
+        :raises CS3Error: when something may be left, because the gateway did not answer for some seconds, or refused.
+        """
+        self._leftovers.remove_sibling(hidden, stubs=may_come)
+
+    def sweep(self, reference: Reference) -> None:
+        """Remove the traceable hidden siblings of a file, which killed processes have left, or a site that went on by
+        itself with a copy nobody waited for any more.
+
+        One listing of the folder. A living transfer of the same file fails then, and leaves nothing: call it only where
+        there is to be no other.
+
+        :raises CS3Error: when the folder cannot be listed, or a sibling not be removed.
+        """
+        self._leftovers.sweep(reference)
 
     def open(self, reference: Reference) -> RemoteFile:
         """A file to read from its beginning; the server is looked at now, and asked for the bytes on entry of the

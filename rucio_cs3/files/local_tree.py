@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.local_files import PART_PREFIX, PART_SUFFIX, local_error, local_errors
+from rucio_cs3.cs3.hidden_names import PART_PREFIX, PART_SUFFIX
+from rucio_cs3.cs3.local_files import local_error, local_errors
 
 #: What is neither a file nor a folder, as messages call it.
 _KINDS = {

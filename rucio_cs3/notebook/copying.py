@@ -20,7 +20,7 @@ def copy(source: Place, info: FileInfo, target: Place, *, overwrite: bool) -> No
     known = {name: total for name, total in info.checksums.items() if name == "adler32"}
     with source.storage.open(source.reference) as file:
         body = UploadBody(file, info.size, Digests(("adler32",)), name=source.shown, expected=known)
-        target.storage.store(body, target.reference, overwrite=overwrite, traceable=False)
+        target.storage.store(body, target.reference, overwrite=overwrite)
 
 
 def move(source: Place, target: Place) -> None:

@@ -221,9 +221,7 @@ class CloudWriter(Withheld):
             moved = stack.enter_context(self._progress(spool.size)) if self._progress is not None else None
             spool.seek(0)
             body = UploadBody(spool, spool.size, Digests(("adler32",)), name=self.name, progress=moved)
-            self._place.storage.store(
-                body, self._place.reference, overwrite=self._overwrite, restarts=True, traceable=False
-            )
+            self._place.storage.store(body, self._place.reference, overwrite=self._overwrite, restarts=True)
         self.discard()
 
     def discard(self) -> None:

@@ -27,7 +27,7 @@ from functools import partial
 
 from rucio_cs3.clouds import Place
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.local_files import PART_PREFIX
+from rucio_cs3.cs3.hidden_names import PART_PREFIX
 from rucio_cs3.cs3.team import Team
 from rucio_cs3.files.walk import Entry, Trouble, walk
 from rucio_cs3.registration.batches import Batches

@@ -12,43 +12,41 @@ from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.checksums import Digests
 from rucio_cs3.cs3.streams import UploadBody
 from rucio_cs3.cs3.webdav import tpc
-from rucio_cs3.transfers.ends import End
+from rucio_cs3.transfers.ends import End, Landing
 from rucio_cs3.transfers.modes import Mode
 
-#: Gets the bytes so far; what it raises ends the copy. A pull tells 0 as soon as the destination has begun: nothing
-#: stood in its way then.
+#: Gets the bytes so far; what it raises ends the copy.
 Progress = Callable[[int], None]
 
-#: Size in bytes and checksums by Rucio's catalogue, source, destination, progress.
-Copy = Callable[[int, Mapping[str, str], End, End, Progress], None]
+#: Size in bytes and checksums by Rucio's catalogue, source, where it is to land, progress.
+Copy = Callable[[int, Mapping[str, str], End, Landing, Progress], None]
 
 
-def pull(size: int, checksums: Mapping[str, str], source: End, destination: End, progress: Progress) -> None:
+def pull(size: int, checksums: Mapping[str, str], source: End, landing: Landing, progress: Progress) -> None:
     """Have the destination's WebDAV front end fetch the file; see :func:`rucio_cs3.cs3.webdav.tpc.pull`."""
     tpc.pull(
-        destination.http,
+        landing.http,
         source_url=source.url,
-        destination_url=destination.url,
+        destination_url=landing.url,
         source_authorization=source.authorization(write=False, lent=True),
-        destination_authorization=destination.authorization(write=True),
+        destination_authorization=landing.authorization(write=True),
         on_marker=lambda marker: progress(marker.transferred_bytes),
-        on_accepted=lambda: progress(0),
     )
 
 
-def push(size: int, checksums: Mapping[str, str], source: End, destination: End, progress: Progress) -> None:
+def push(size: int, checksums: Mapping[str, str], source: End, landing: Landing, progress: Progress) -> None:
     """Have the source's WebDAV front end send the file; see :func:`rucio_cs3.cs3.webdav.tpc.push`."""
     tpc.push(
         source.http,
         source_url=source.url,
-        destination_url=destination.url,
+        destination_url=landing.url,
         source_authorization=source.authorization(write=False),
-        destination_authorization=destination.authorization(write=True, lent=True),
+        destination_authorization=landing.authorization(write=True, lent=True),
         on_marker=lambda marker: progress(marker.transferred_bytes),
     )
 
 
-def relay(size: int, checksums: Mapping[str, str], source: End, destination: End, progress: Progress) -> None:
+def relay(size: int, checksums: Mapping[str, str], source: End, landing: Landing, progress: Progress) -> None:
     """Stream the file through this process: one GET, one PUT, one buffer, nothing on its disk.
 
     :raises ChecksumMismatch: when the source sends something else than the catalogue says; the last piece is then
@@ -78,7 +76,7 @@ def relay(size: int, checksums: Mapping[str, str], source: End, destination: End
             expected=checksums,
             wrong_length=wrong_length,
         )
-        destination.store(body)
+        landing.store(body)
 
 
 COPIES: Mapping[Mode, Copy] = {Mode.PULL: pull, Mode.PUSH: push, Mode.RELAY: relay}

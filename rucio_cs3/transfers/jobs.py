@@ -86,7 +86,6 @@ class Job:
     :param read_back: whether the file may be read as a whole for its checksum where the server has none.
     :param attempt: how often Rucio has tried before.
     :param resumed: an agent has begun this very attempt before, and may have been killed.
-    :param chased: nobody has seen the end of a copy of an earlier attempt; its site may write to the place once more.
     """
 
     request_id: str
@@ -96,7 +95,6 @@ class Job:
     read_back: bool = True
     attempt: int = 0
     resumed: bool = False
-    chased: bool = False
 
     @property
     def checksums(self) -> dict[str, str]:

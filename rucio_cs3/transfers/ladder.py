@@ -2,45 +2,50 @@
 
 The ladder, which :func:`transfer_one` is::
 
-    a first attempt                      transfers.unseen: the copy at once, where the destination replaces nothing
-    is the right file there already?     then it is done: an earlier attempt's report was lost
-    does a wrong one stand there?        a leftover of a failed attempt; the claim says whether it may go
-    folders, then the copy               transfers.copies, in the mode that transfers.modes chose
-    proof                                transfers.proof: size, then checksum; a server's "success" is only a claim;
-                                         twice where an earlier copy may still go on
-    on failure                           transfers.aftermath: what this transfer wrote goes; the source is only read
+    a first attempt, a small file        the copy at once: the looks would cost more than it does
+    otherwise: is it there already?      then it is done: an earlier attempt's report was lost
+    does a wrong one stand there?        transfers.standing: a leftover; the claim says whether it may go
+    folders, then the copy               transfers.copies, to a hidden sibling, in the mode that transfers.modes chose
+    proof                                transfers.proof: size, then checksum; a server's "success" is only a claim
+    its name                             which only a proven file gets; nothing that stands there is replaced
+    on failure                           transfers.aftermath: the hidden sibling goes; the source is only read
 
 The sites are :class:`rucio_cs3.transfers.ends.End`. Job, claim and outcome are in :mod:`rucio_cs3.transfers.jobs`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 from rucio_cs3.cs3 import errors
+from rucio_cs3.cs3.namespace import OPEN_OUTCOME
 from rucio_cs3.cs3.resources import FileInfo
-from rucio_cs3.transfers import copies, modes, removal
-from rucio_cs3.transfers.aftermath import after_failure, not_begun
-from rucio_cs3.transfers.ends import End, NothingToLend
+from rucio_cs3.transfers import aftermath, copies, modes
+from rucio_cs3.transfers.ends import End, Landing, NothingToLend
 from rucio_cs3.transfers.jobs import Claim, ClaimLost, Job, Outcome, RequestGone, State, Stopping, Watch
 from rucio_cs3.transfers.modes import Mode
-from rucio_cs3.transfers.proof import compares_content, find_fault, prove
-from rucio_cs3.transfers.unseen import copy_unseen, may_copy_unseen
+from rucio_cs3.transfers.proof import NothingThere, prove
+from rucio_cs3.transfers.standing import is_there, look_at_source
 
 __all__ = ["Claim", "ClaimLost", "Job", "Outcome", "RequestGone", "State", "Stopping", "Watch", "transfer_one"]
 
 _log = logging.getLogger(__name__)
 
+#: Files up to this size are copied before anybody has looked whether they are there already, in bytes: to copy one in
+#: vain takes less than a second.
+UNSEEN_BYTES = 16 * 1024 * 1024
+
 #: A source that has proven longer ago that it does third-party copies is asked again before a push, in seconds: one
 #: that does them no more would make a copy within itself, where nobody looks for it (Reva v3.12.1).
 _PUSH_PROOF_S = 60.0
 
-#: How long a file waits for its second proof where an earlier copy may still go on, in seconds: about as long as TCP
-#: takes to notice that a link is back which was away for that long.
-OUTLAST_S = 30.0
+#: Pauses before a proven file is given its name once more, in seconds, where the site could not be reached: it was
+#: much work to bring it.
+_NAME_AGAIN_S = (0.5, 1.5, 4.0)
 
 #: Copies between the sites themselves, with a token of each.
 _BY_LENT_TOKENS = (Mode.PULL, Mode.PUSH)
@@ -48,6 +53,9 @@ _BY_LENT_TOKENS = (Mode.PULL, Mode.PUSH)
 #: What a COPY with a dead token may end with: Reva v3.12.1 says 401 to its own and passes on that of a pull's source;
 #: of a push to a destination that says 401 it claims success, so that there is no file (a ServerFault, too).
 _MAY_BE_A_TOKEN = (errors.Unauthenticated, errors.ServerFault)
+
+#: Answers to a pull that a look at the ends may change or explain. The destination has written nothing then.
+_LOOK = (errors.NotFound, errors.Unauthenticated, errors.Unsupported)
 
 
 class _NotAsked(errors.Unsupported):
@@ -61,16 +69,17 @@ def transfer_one(job: Job, source: End, destination: End, claim: Claim, watch: W
 
     Idempotent: after a crash at any instant it may be called again for the same job.
     """
-    outcome = _transfer(job, source, destination, claim, watch)
+    attempt = _Attempt(job, source, destination, claim, watch)
+    outcome = attempt.run()
     if outcome.mode in _BY_LENT_TOKENS and isinstance(outcome.error, _MAY_BE_A_TOKEN):
         # Over CS3 a dead token is found and replaced; of a COPY it is known only afterwards, if at all.
         refused = _refused_login(source) or _refused_login(destination)
         if refused is not None:
             # It says whose login it is, which no COPY does.
             return replace(outcome, reason=str(refused), error=refused)
-        if source.token_has_died or destination.token_has_died:
+        if source.token_has_died or attempt.landing.token_has_died:
             _log.warning("%s: copying again, because a token has died (%s)", job.request_id, outcome.reason)
-            outcome = _transfer(replace(job, resumed=True), source, destination, claim, watch)
+            outcome = _Attempt(replace(job, resumed=True), source, destination, claim, watch).run()
     return outcome
 
 
@@ -85,186 +94,241 @@ def _refused_login(end: End) -> errors.Unauthenticated | None:
     return None
 
 
-def _transfer(job: Job, source: End, destination: End, claim: Claim, watch: Watch) -> Outcome:
-    try:
-        claim.check()
-        if source.is_same_place(destination):
-            # Two RSEs over one folder: the "leftover" to delete would be the source itself.
-            raise errors.InvalidRequest(
-                "source and destination are the same file", operation="COPY", target=destination.place
-            )
-        if may_copy_unseen(job, source, destination):
-            outcome = copy_unseen(job, source, destination, claim, watch)
-            if outcome is not None:
-                return outcome
-            claim.check()
-        if _clear_the_way(job, source, destination, claim):
-            _outlast(job, destination, claim)
-            return Outcome(state=State.DONE)
+class _Attempt:
+    """One copy of one file, with its own landing."""
+
+    def __init__(self, job: Job, source: End, destination: End, claim: Claim, watch: Watch) -> None:
+        self.landing: Landing = destination.landing()
+        self._job = job
+        self._source = source
+        self._destination = destination
+        self._claim = claim
+        self._watch = watch
+        # That was begun; None while nothing can have been written.
+        self._mode: Mode | None = None
+        # Something of it may yet come into being.
+        self._may_come = False
+        # Something of an earlier attempt could not be removed before the copy.
+        self._unswept = False
+
+    def run(self) -> Outcome:
+        try:
+            self._claim.check()
+            if self._source.is_same_place(self._destination):
+                # Two RSEs over one folder: the "leftover" to delete would be the source itself.
+                raise errors.InvalidRequest(
+                    "source and destination are the same file", operation="COPY", target=self._destination.place
+                )
+            file = self._copied_unseen() if self._may_copy_unseen() else None
+            if file is None:
+                self._claim.check()
+                self._sweep()
+                if is_there(self._job, self._source, self._destination, self._claim):
+                    return Outcome(state=State.DONE)
+                file = self._copied(self._order())
+            # A rule may have been deleted while its file was on the way, and Rucio's reaper may have found nothing yet
+            # to delete: what nobody knows of must not stay.
+            self._claim.confirm()
+            copied = self._take_name(file)
+        except errors.CS3Error as exc:
+            return self._failed(exc)
+        if copied:
+            self._sweep_again()
+            return Outcome(state=State.DONE, copied=True, mode=self._mode, file=file)
+        aftermath.clear(self._job, self.landing, may_come=False)
+        return Outcome(state=State.DONE, mode=self._mode)
+
+    def _failed(self, error: errors.CS3Error) -> Outcome:
+        if self._mode is not None:
+            return aftermath.after_failure(error, self._job, self.landing, self._mode, may_come=self._may_come)
+        if isinstance(error, Stopping) and self._job.resumed:
+            # Back in the queue, nothing would tell that somebody has begun it, and that there may be leftovers.
+            return Outcome(state=State.ABANDONED, reason=str(error), error=error)
+        return aftermath.not_begun(error)
+
+    # -- before the copy ----------------------------------------------------------------------------------
+
+    def _may_copy_unseen(self) -> bool:
+        """Whether the copy may be asked for at once: by a pull, which a server that does none refuses in so many words.
+        Neither there may be leftovers of an earlier attempt, nor is it much work in vain.
+        """
+        job = self._job
+        if job.attempt or job.resumed or job.size_bytes > UNSEEN_BYTES:
+            return False
+        try:
+            wish = modes.agree(self._source.wish, self._destination.wish)
+            return wish == "pull" or (wish == "auto" and self._destination.speaks_tpc())
+        except errors.CS3Error:
+            return False  # whatever is wrong is found again, and said
+
+    def _copied_unseen(self) -> FileInfo | None:
+        """
+        :returns: None where both ends have to be looked at; nothing has come then.
+        """
+        self._destination.make_parents()
+        try:
+            return self._copied([Mode.PULL])
+        except _LOOK as exc:
+            _log.info("%s: looking before another copy: %s", self._job.request_id, exc)
+        except NothingThere:
+            if not self._folder_was_missing():
+                raise
+        except errors.ServerFault:
+            self._blame_a_missing_source()
+            raise
+        # XRootD 5.5.3 makes an empty file before it asks the source.
+        aftermath.clear(self._job, self.landing, may_come=False)
+        self.landing = self._destination.landing()
+        self._mode = None
+        return None
+
+    def _blame_a_missing_source(self) -> None:
+        """XRootD 5.5.3 says no more of it than that the copy failed.
+
+        :raises NotFound: when the source has no such file.
+        """
+        try:
+            look_at_source(self._source)
+        except errors.NotFound:
+            raise
+        except errors.CS3Error as exc:
+            _log.info("%s: could not look at %s: %s", self._job.request_id, self._source.place, exc)
+
+    def _folder_was_missing(self) -> bool:
+        """Whether the folder that was known to be there is not: a server that stores nothing then claims success, too
+        (Reva v3.12.1).
+        """
+        job, destination = self._job, self._destination
+        try:
+            missing = destination.make_parents(anew=True)
+        except errors.CS3Error as exc:
+            _log.info("%s: could not look for the folder of %s: %s", job.request_id, destination.place, exc)
+            return False
+        if missing:
+            _log.warning("%s: the folder of %s was gone; copying again", job.request_id, destination.place)
+        return missing
+
+    def _order(self) -> Sequence[Mode]:
+        """The modes to try."""
+        job, source, destination = self._job, self._source, self._destination
         # Over CS3 a token that the source no longer accepts is found and replaced; over COPY nobody would notice,
         # and all transfers from there would fail until the token's own end. It also finds what is missing.
-        origin = _look_at_source(source)
+        look_at_source(source)
         order = modes.in_order(
             modes.agree(source.wish, destination.wish),
             source_speaks_tpc=source.speaks_tpc,
             destination_speaks_tpc=destination.speaks_tpc,
             attempt=job.attempt,
         )
-        if job.size_bytes == 0:
-            order = modes.without_bytes(order)
-        if job.attempt or job.resumed:
-            _sweep(job, destination, claim)
-    except errors.CS3Error as exc:
-        if isinstance(exc, Stopping) and job.resumed:
-            # Back in the queue, nothing would tell that somebody has begun it, and that there may be leftovers.
-            return Outcome(state=State.ABANDONED, reason=str(exc), error=exc)
-        return not_begun(exc)
-    tried: list[Mode] = []
-    copied = False
-    try:
-        _copy(order, tried, job, source, destination, claim, watch)
-        copied = True
-        watch.copied()
-        file = prove(job, destination)
-        file = _outlast(job, destination, claim) or file
-        # A rule may have been deleted while its file was on the way, and Rucio's reaper may have found nothing yet
-        # to delete: what nobody knows of must not stay.
-        claim.confirm()
-    except errors.CS3Error as exc:
+        return modes.without_bytes(order) if job.size_bytes == 0 else order
 
-        def remove(standing: FileInfo) -> None:
-            removal.remove_own(origin, standing, destination, claim)
-
-        nothing_left = tried[-1] is Mode.RELAY and not copied and not destination.leaves_parts
-        return after_failure(exc, job, destination, claim, tried[-1], None if nothing_left else remove, over=copied)
-    return Outcome(state=State.DONE, copied=True, mode=tried[-1], file=file)
-
-
-def _outlast(job: Job, destination: End, claim: Claim) -> FileInfo | None:
-    """After a copy whose end nobody has seen: wait a while, and prove the file once more. Its site goes on when it is
-    back, and puts what had come into the place (Reva v3.12.1, cut off for half a minute: some seconds after a second
-    copy was proven).
-
-    :returns: what was found; None where there was no such copy.
-    """
-    if not job.chased:
-        return None
-    until = time.monotonic() + OUTLAST_S
-    while (left := until - time.monotonic()) > 0:
-        claim.check()
-        time.sleep(min(left, 1.0))
-    return prove(job, destination)
-
-
-def _look_at_source(source: End) -> FileInfo:
-    """
-    :raises NotFound: saying that it is the source that has no such file.
-    """
-    try:
-        return source.stat()
-    except errors.NotFound as exc:
-        raise errors.NotFound(
-            f"the source {source.name} has no such file: {exc.message}",
-            operation=exc.operation,
-            target=exc.target,
-            code=exc.code,
-            trace=exc.trace,
-        ) from exc
-
-
-def _clear_the_way(job: Job, source: End, destination: End, claim: Claim) -> bool:
-    """Make room for the copy; True when there is nothing left to copy."""
-    try:
-        standing = destination.settled()
-    except errors.NotFound:
-        destination.make_parents(anew=True)
-        return False
-    fault = find_fault(job, destination, standing)
-    if fault is None and compares_content(job, destination, standing):
-        _log.info("%s: %s is there already, and right", job.request_id, destination.place)
-        return True
-    if fault is not None and standing.is_directory:
-        # Delete is recursive in CS3; whoever made a folder here has to undo it.
-        raise fault
-    # A wrong file is better than none where there is nothing to replace it with.
-    origin = _look_at_source(source)
-    # The right size alone is no reason to keep it: it may be the very file that somebody declared bad.
-    why = fault or "only its size could be compared"
-    _log.warning("%s: an earlier attempt's leftover at %s is to go: %s", job.request_id, destination.place, why)
-    removal.remove_leftover(origin, standing, destination, claim)
-    return False
-
-
-def _sweep(job: Job, destination: End, claim: Claim) -> None:
-    """Remove what an agent that was killed, or a site that was away, kept an earlier attempt from removing.
-
-    :raises Cancelled: when the claim is over: by now it might be a living upload of the agent that has it.
-    """
-    claim.check()
-    try:
-        destination.sweep()
-    except errors.CS3Error as exc:
-        # Nothing of it is under the file's name, so it does not keep the transfer from being done.
-        _log.warning("%s: could not look for leftovers beside %s: %s", job.request_id, destination.place, exc)
-
-
-def _copy(
-    order: Sequence[Mode],
-    tried: list[Mode],
-    job: Job,
-    source: End,
-    destination: End,
-    claim: Claim,
-    watch: Watch,
-) -> None:
-    """Copy in the first mode that the servers take.
-
-    :param tried: gets each mode that is begun, so that it is known after a failure, too.
-    """
-
-    def progress(total_bytes: int) -> None:
-        claim.check()
-        watch.moved(total_bytes)
-
-    for mode in order:
-        tried.append(mode)
-        watch.began(mode)
-        try:
-            if mode is Mode.PUSH:
-                _look_before_push(source, destination)
-            copies.COPIES[mode](job.size_bytes, job.checksums, source, destination, progress)
-        except (errors.Unsupported, errors.ProtocolViolation) as exc:
-            # The probe is older than this answer; without a token to lend, nobody was asked.
-            shown = not isinstance(exc, (NothingToLend, _NotAsked))
-            if mode is Mode.PULL and shown:
-                destination.refused_tpc()
-            elif mode is Mode.PUSH and shown:
-                source.refused_tpc()
-            # Only Unsupported means that nothing was written.
-            if mode is order[-1] or not isinstance(exc, errors.Unsupported):
-                raise
-            _log.warning("%s: no %s (%s); trying another way", job.request_id, mode.value, exc)
-        else:
+    def _sweep(self) -> None:
+        """Remove what an agent that was killed, or a site that was away, kept an earlier attempt from removing."""
+        if not (self._job.attempt or self._job.resumed):
             return
+        try:
+            self._destination.sweep()
+        except errors.CS3Error as exc:
+            # Nothing of it is under the file's name, so it does not keep the transfer from being done.
+            place = self._destination.place
+            _log.warning("%s: could not remove leftovers beside %s: %s", self._job.request_id, place, exc)
+            self._unswept = True
 
+    def _sweep_again(self) -> None:
+        """What a server had in post-processing before the copy it can give up by now (OpenCloud); raises nothing."""
+        if self._unswept:
+            with contextlib.suppress(errors.CS3Error):
+                self._sweep()
 
-def _look_before_push(source: End, destination: End) -> None:
-    """What no server looks at in a push, just before it.
+    # -- the copy, and its proof --------------------------------------------------------------------------
 
-    :raises Unsupported: when the source does no third-party copies any more.
-    :raises AlreadyExists: when something stands at the destination by now: Reva v3.12.1 and XRootD 5.5.3 would
-        replace it (see :func:`rucio_cs3.cs3.webdav.tpc.push`).
-    """
-    try:
-        speaks = source.speaks_tpc(max_age_s=_PUSH_PROOF_S)
-    except errors.CS3Error as exc:
-        if exc.retry_after_s is not None:
-            raise
-        raise _NotAsked(f"the source cannot prove now that it does third-party copies: {exc.message}") from exc
-    if not speaks:
-        raise _NotAsked("the source does no third-party copies any more, so it cannot push; see cs3_transfer_mode")
-    try:
-        destination.stat()
-    except errors.NotFound:
-        return
-    raise errors.AlreadyExists("something stands at the destination by now", operation="COPY", target=destination.place)
+    def _copied(self, order: Sequence[Mode]) -> FileInfo:
+        """Copy, and prove what has landed."""
+        over = False
+        try:
+            self._copy(order)
+            over = True
+            self._watch.copied()
+            return prove(self._job, self.landing)
+        except errors.CS3Error as exc:
+            goes_on = not over and aftermath.may_go_on(exc, self._mode)
+            # Nobody goes on with a relay to its end, and a copy that was cancelled is not wanted any more.
+            wait = goes_on and self._mode is not Mode.RELAY and not isinstance(exc, errors.Cancelled)
+            file = aftermath.arrived(exc, self._job, self.landing, wait=wait)
+            self._may_come = goes_on and not wait
+            if file is None:
+                raise
+            return file
+
+    def _copy(self, order: Sequence[Mode]) -> None:
+        """Copy in the first mode that the servers take."""
+
+        def progress(total_bytes: int) -> None:
+            self._claim.check()
+            self._watch.moved(total_bytes)
+
+        job = self._job
+        for mode in order:
+            self._mode = mode
+            self._watch.began(mode)
+            try:
+                if mode is Mode.PUSH:
+                    self._look_before_push()
+                copies.COPIES[mode](job.size_bytes, job.checksums, self._source, self.landing, progress)
+            except (errors.Unsupported, errors.ProtocolViolation) as exc:
+                # The probe is older than this answer; without a token to lend, nobody was asked.
+                shown = not isinstance(exc, (NothingToLend, _NotAsked))
+                if mode is Mode.PULL and shown:
+                    self._destination.refused_tpc()
+                elif mode is Mode.PUSH and shown:
+                    self._source.refused_tpc()
+                # Only Unsupported means that nothing was written.
+                if mode is order[-1] or not isinstance(exc, errors.Unsupported):
+                    raise
+                _log.warning("%s: no %s (%s); trying another way", job.request_id, mode.value, exc)
+            else:
+                return
+
+    def _look_before_push(self) -> None:
+        """
+        :raises Unsupported: when the source does no third-party copies any more.
+        """
+        try:
+            speaks = self._source.speaks_tpc(max_age_s=_PUSH_PROOF_S)
+        except errors.CS3Error as exc:
+            if exc.retry_after_s is not None:
+                raise
+            raise _NotAsked(f"the source cannot prove now that it does third-party copies: {exc.message}") from exc
+        if not speaks:
+            raise _NotAsked("the source does no third-party copies any more, so it cannot push; see cs3_transfer_mode")
+
+    # -- its name -----------------------------------------------------------------------------------------
+
+    def _take_name(self, file: FileInfo) -> bool:
+        """Give the proven file its name.
+
+        :param file: what the proof found.
+        :returns: False where the right file stands there already, which it does not replace.
+        """
+        for pause_s in _NAME_AGAIN_S:
+            try:
+                return self._named_or_there(file)
+            except OPEN_OUTCOME as exc:
+                if exc.retry_after_s is not None:
+                    raise
+                _log.info("%s: naming it again: %s", self._job.request_id, exc)
+            self._claim.check()
+            time.sleep(pause_s)
+        return self._named_or_there(file)
+
+    def _named_or_there(self, file: FileInfo) -> bool:
+        try:
+            self.landing.take_name(file)
+            return True
+        except errors.AlreadyExists as exc:
+            _log.info("%s: %s", self._job.request_id, exc)
+        if is_there(self._job, self._source, self._destination, self._claim):
+            return False
+        self._claim.check()
+        self.landing.take_name(file)
+        return True

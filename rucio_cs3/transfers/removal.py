@@ -51,21 +51,6 @@ def remove_leftover(origin: FileInfo, standing: FileInfo, destination: End, clai
     destination.delete()
 
 
-def remove_own(origin: FileInfo | None, standing: FileInfo, destination: End, claim: Claim) -> None:
-    """Delete what a transfer has left at a place where nothing stood when it began.
-
-    :param origin: the file at the source; None where that was not seen.
-    :raises CS3Error: when it looks like the source all the same, or as for :func:`remove_leftover`.
-    """
-    # Not by size and time: a copy may have been made within the same second as its source.
-    if origin is not None and _same_etag(origin, standing):
-        raise errors.InvalidRequest(
-            "what stands there now looks like the source", operation="Delete", target=destination.place
-        )
-    _allowed(claim)
-    destination.delete()
-
-
 def remove_copied(file: FileInfo, destination: End, claim: Claim) -> None:
     """Delete a file that was copied and proven, and that nobody wants any more.
 

@@ -1,11 +1,13 @@
-"""A file at a plain WebDAV site (dCache, EOS, XRootD, StoRM) as an end of a transfer; knows no Rucio.
+"""A file at a plain WebDAV site (dCache, EOS, XRootD, StoRM) as an end of a transfer, and where a copy lands beside it;
+knows no Rucio.
 
-The other kind of end is :class:`rucio_cs3.transfers.ends.CS3End`. Bytes and names are
+The other kind of end is :class:`rucio_cs3.transfers.cs3_end.CS3End`. Bytes and names are
 :mod:`rucio_cs3.cs3.webdav.webdav`'s, tokens :mod:`rucio_cs3.transfers.site_tokens`'.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -13,6 +15,7 @@ from contextlib import AbstractContextManager
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.config import Proof, WebDAVSite
+from rucio_cs3.cs3.hidden_names import hidden_sibling, is_hidden_sibling
 from rucio_cs3.cs3.http.client import HTTPClient
 from rucio_cs3.cs3.login.tokens import Credential
 from rucio_cs3.cs3.namespace import OPEN_OUTCOME
@@ -21,6 +24,7 @@ from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.resources import FileInfo
 from rucio_cs3.cs3.streams import Reader, UploadBody
 from rucio_cs3.cs3.webdav.probes import TPC_PROBES
+from rucio_cs3.cs3.webdav.renaming import move
 from rucio_cs3.cs3.webdav.webdav import WebDAVClient
 from rucio_cs3.transfers.ends import End
 from rucio_cs3.transfers.modes import Wish
@@ -31,7 +35,13 @@ _log = logging.getLogger(__name__)
 #: How long after a broken connection a server may make a file of what had come until then, and the pause between two
 #: looks, in seconds.
 _STUB_S = 2.0
-_STUB_POLL_S = 0.05
+_POLL_S = 0.05
+
+#: How long a site that cannot be reached is asked to remove what has landed, in seconds: more than a short outage.
+_UNDO_S = 3.0
+
+#: Errors of a site that may do soon what was asked.
+_SOON = (*OPEN_OUTCOME, errors.Throttled)
 
 
 class WebDAVEnd:
@@ -71,10 +81,6 @@ class WebDAVEnd:
         return self._client.http
 
     @property
-    def leaves_parts(self) -> bool:
-        return True
-
-    @property
     def token_has_died(self) -> bool:
         given, write = self._given
         return given is not None and self._tokens.has_died(given, write=write)
@@ -109,12 +115,6 @@ class WebDAVEnd:
     def refused_tpc(self) -> None:
         TPC_PROBES.note(self._base_url, speaks=False)
 
-    def guards_names(self) -> bool:
-        """No: what stood in the way of a copy that failed is known by a look only. XRootD 5.5.3 does refuse with 412;
-        nobody has seen dCache, EOS and StoRM do it.
-        """
-        return False
-
     def authorization(self, *, write: bool, lent: bool = False) -> str:
         if lent:
             authorization = self._tokens.lend(self._client, self._reference, write=write)
@@ -127,38 +127,75 @@ class WebDAVEnd:
     def open(self) -> AbstractContextManager[Reader]:
         return self._client.open(self._reference)
 
-    def store(self, body: UploadBody) -> None:
-        try:
-            self._client.put(body, self._reference)
-        except errors.CS3Error as failure:
-            # Not every error with a code is this server's answer: 502 and 504 are those of a proxy before it, and that
-            # of a body that was read from another server is that server's.
-            answered = not isinstance(failure, (*OPEN_OUTCOME, errors.Cancelled)) and failure is not body.failure
-            if body.begun and not answered:
-                self._wait_for_a_part()
-            raise
-
     def keep(self, info: FileInfo, checksums: Mapping[str, str]) -> None:
         """Nothing to do: these sites keep their own, or tell no metadata."""
 
-    def _wait_for_a_part(self) -> None:
-        """The server may notice a connection's end later than we do, and make a file of what had come until then."""
-        by = time.monotonic() + _STUB_S
-        while time.monotonic() < by:
-            try:
-                self.stat()
-            except errors.NotFound:
-                time.sleep(_STUB_POLL_S)
-            except errors.CS3Error as exc:
-                # The first error is the one to report.
-                _log.info("%s: could not look for a part of %s: %s", self.name, self.place, exc)
-                return
-            else:
-                return
+    def landing(self) -> WebDAVLanding:
+        return WebDAVLanding(self._site, self._tokens, self.url, wish=self.wish)
 
     def sweep(self) -> None:
-        """Nothing to do: what is sent stands under its own name."""
+        folder = self._reference.parent
+        try:
+            names = self._client.files_in(folder)
+        except errors.NotFound:
+            return
+        for name in names:
+            if is_hidden_sibling(name, of=self._reference):
+                left = folder.child(name)
+                _log.warning("%s: removing %s, which a killed transfer left", self.name, left)
+                with contextlib.suppress(errors.NotFound):
+                    self._client.delete_file(left)
 
     @property
     def _base_url(self) -> str:
         return self._site.server.url(self._site.prefix)
+
+
+class WebDAVLanding(WebDAVEnd):
+    """A hidden sibling of a file at a plain WebDAV site.
+
+    :param pfn: the file's URL.
+    """
+
+    def __init__(self, site: WebDAVSite, tokens: SiteTokens, pfn: str, *, wish: Wish = "auto") -> None:
+        self._named = site.server.reference(pfn)
+        hidden = hidden_sibling(self._named, traceable=True)
+        super().__init__(site, tokens, site.server.url(hidden), wish=wish)
+        # In the middle of what was sent.
+        self._was_cut = False
+
+    def store(self, body: UploadBody) -> None:
+        try:
+            self._client.put(body, self._reference)
+        except errors.CS3Error as failure:
+            # Also by what ended the reading of the source, or by the last piece that was held back.
+            cut = failure is body.failure or isinstance(failure, (*OPEN_OUTCOME, errors.Cancelled))
+            self._was_cut = body.begun and cut
+            raise
+
+    def take_name(self, file: FileInfo) -> None:
+        move(self._client, self._reference, self._named, size=file.size)
+
+    def discard(self, *, may_come: bool) -> None:
+        stub_s = _STUB_S if may_come or self._was_cut else 0.0
+        come_by = time.monotonic() + stub_s
+        undo_by: float | None = None
+        while True:
+            try:
+                # Nobody else has this name, so it may be deleted again; the look that this begins with is for a folder,
+                # of which DELETE would take everything.
+                self.delete()
+                return
+            except errors.NotFound:
+                # Nothing has come into being, or not yet: the server may notice the end later than we do.
+                if time.monotonic() >= come_by:
+                    return
+                undo_by = None
+            except _SOON:
+                now = time.monotonic()
+                undo_by = undo_by or now + _UNDO_S
+                if now >= undo_by:
+                    raise
+                # What was cut off by an outage comes when that is over.
+                come_by = now + stub_s
+            time.sleep(_POLL_S)

@@ -19,10 +19,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rucio_cs3.cs3 import BasicProvider, CS3Storage, Endpoint, Secret, Timeouts, WebDAVBase, errors, parse_root
+from rucio_cs3.cs3 import (
+    BasicProvider,
+    CS3Storage,
+    Endpoint,
+    Reference,
+    Secret,
+    Timeouts,
+    WebDAVBase,
+    errors,
+    parse_root,
+)
+from rucio_cs3.cs3.hidden_names import is_part
 from rucio_cs3.sandbox.processes import ChildProcess
 from rucio_cs3.sandbox.rucio_site import SANDBOX_POLICY
-from rucio_cs3.sandbox.story import Rse
+from rucio_cs3.sandbox.story import Rse, hash_path
 from rucio_cs3.transfers.modes import Wish
 from tests.containers.containers import ContainerReva
 from tests.rucio.recorded_rucio import RecordedRucio, on_disk
@@ -193,7 +204,7 @@ class Traffic:
     def wait(self, what: str, until: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _WAIT_S
         while not until():
-            self.look_at_what_rucio_believes()
+            self.look_at_the_names()
             assert time.monotonic() < deadline, f"waited in vain for {what}\n{self.report()}"
             time.sleep(_POLL_S)
 
@@ -221,12 +232,13 @@ class Traffic:
         rows = self.rucio.query("SELECT state FROM rules WHERE scope = ? AND name = ?", SCOPE, self.file)
         return [str(row[0]) for row in rows]
 
-    def look_at_what_rucio_believes(self) -> None:
-        """What Rucio takes for transferred is at its destination, byte for byte, at every moment."""
+    def look_at_the_names(self) -> None:
+        """At every moment nothing but the whole file is under its name, and it is there where Rucio believes it."""
         states = self.rucio.replica_states(SCOPE)
         for rse in self.destinations.values():
-            if states.get((rse.name, self.file)) == "A":
-                assert on_disk(rse, SCOPE, self.file).read_bytes() == self.data, f"{rse.name}: believed, and not right"
+            path = on_disk(rse, SCOPE, self.file)
+            if path.exists() or states.get((rse.name, self.file)) == "A":
+                assert path.read_bytes() == self.data, f"{rse.name}: under its name, and not right"
 
     # -- the end -----------------------------------------------------------------------------------------------
 
@@ -251,8 +263,7 @@ class Traffic:
         for rse in self.destinations.values():
             assert states[rse.name, self.file] == "A"
             assert on_disk(rse, SCOPE, self.file).read_bytes() == self.data
-            only = {on_disk(rse, SCOPE, self.file)}
-            self.wait(f"strays at {rse.name} to go", lambda rse=rse, only=only: all_files(rse) == only)  # type: ignore[misc]
+            self.check_strays(rse)
         assert self.rucio.query("SELECT id FROM requests WHERE scope = ? AND name = ?", SCOPE, self.file) == []
         finished = self.rucio.query(
             "SELECT rses.rse, transfertool FROM requests_history JOIN rses ON rses.id = requests_history.dest_rse_id "
@@ -263,6 +274,22 @@ class Traffic:
         # Once each: a report is never made twice.
         assert sorted(finished) == sorted((rse.name, "cs3") for rse in self.destinations.values())
         self.rucio.check_loops()
+
+    def check_strays(self, rse: Rse) -> None:
+        """Nothing is left but what has a hidden name, which a sweep for the file takes.
+
+        Reva v3.12.1 goes on with a COPY when its link is back, though a later attempt has done the work by then.
+        """
+        with storage_of(rse.cloud) as storage:  # type: ignore[arg-type]
+            file = Reference(storage.endpoint.root, f"{rse.folder}/{hash_path(SCOPE, self.file)}")
+
+            def nothing_left() -> bool:
+                strays = all_files(rse) - {on_disk(rse, SCOPE, self.file)}
+                if strays and all(is_part(path.name) for path in strays):
+                    storage.sweep(file)
+                return not strays
+
+            self.wait(f"strays at {rse.name} to go", nothing_left)
 
     def report(self) -> str:
         """For people."""

@@ -88,6 +88,9 @@ class Witness:
         server's answer, which the client has not got yet.
         """
 
+    def answered(self, point: str, sent_bytes: int) -> None:
+        """So much of the body of an answer has been passed on. An OSError from here ends the connection."""
+
     def came(self, point: str, headers: Mapping[str, str]) -> None:
         """A request has come, with these headers (or metadata), as its sender wrote them; names in lower case."""
 
@@ -338,6 +341,7 @@ class _Exchange(http.server.BaseHTTPRequestHandler):
             left -= len(piece)
             self.wfile.write(flip(piece, self.passed.sent, flipped))
             self.passed.sent += len(piece)
+            self.witness().answered(self.point, self.passed.sent)
             throttle.moved(len(piece))
         if left:
             raise _Ended  # the server itself broke off

@@ -20,7 +20,7 @@ from cs3.storage.provider.v1beta1 import provider_api_pb2, resources_pb2
 from rucio_cs3.cs3 import FileInfo, Reference, errors
 from rucio_cs3.cs3.kept_checksums import KEEP_FROM_BYTES, KEY_PREFIX
 from rucio_cs3.cs3.resources import to_message
-from rucio_cs3.transfers.ends import CS3End
+from rucio_cs3.transfers.cs3_end import CS3End
 from rucio_cs3.transfers.jobs import Job, State
 from rucio_cs3.transfers.ladder import transfer_one
 from rucio_cs3.transfers.modes import Wish

@@ -22,7 +22,7 @@ from rucio_cs3.cs3.login.providers import PublicLinkProvider
 from rucio_cs3.cs3.login.secret import Secret
 from rucio_cs3.sandbox.cloud import EmbeddedCloud
 from rucio_cs3.sandbox.reva import RevaSite
-from rucio_cs3.transfers.ends import CS3End
+from rucio_cs3.transfers.cs3_end import CS3End
 from rucio_cs3.transfers.ladder import State
 from rucio_cs3.transfers.modes import Wish
 from tests.contract.place import adler32, content, endpoint_of, provider_of

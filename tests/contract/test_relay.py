@@ -19,12 +19,13 @@ import pytest
 
 from rucio_cs3.cs3 import BasicProvider, CS3Storage, Endpoint, Reference, Secret, errors
 from rucio_cs3.cs3.checksums import Digests
+from rucio_cs3.cs3.hidden_names import hidden_sibling
 from rucio_cs3.cs3.remote_file import RemoteFile
 from rucio_cs3.cs3.streams import UploadBody
 from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud
 from rucio_cs3.sandbox.reva import RevaSite
 from rucio_cs3.transfers import copies
-from rucio_cs3.transfers.ends import CS3End
+from rucio_cs3.transfers.cs3_end import CS3End
 from tests.contract.conftest import fresh_place
 from tests.contract.faulty_reva import FaultyReva
 from tests.contract.place import SETTLE_S, Cloud, Place, adler32, content
@@ -79,6 +80,8 @@ class Relay:
         self.moved: list[int] = []
         #: Called at each progress, too.
         self.at: Callable[[int], None] = lambda moved: None
+        #: Whether nothing but this relay puts something under the name.
+        self.nobody_else = True
         self.destination.put("neighbour", b"neighbour")
 
     def run(
@@ -89,16 +92,23 @@ class Relay:
         size: int | None = None,
         checksum: str | None = None,
     ) -> None:
-        """Relay it; ``size`` and ``checksum`` are the catalogue's, and those of the file by default."""
-        copies.relay(
-            len(self.data) if size is None else size,
-            {"adler32": checksum or adler32(self.data)},
-            _end(source or self.source.storage, self.origin),
-            _end(destination or self.destination.storage, self.target),
-            self._progress,
-        )
+        """Relay it, and give it its name; what fails before that removes what it has left by itself.
+
+        ``size`` and ``checksum`` are the catalogue's, and those of the file by default.
+        """
+        landing = _end(destination or self.destination.storage, self.target).landing()
+        size = len(self.data) if size is None else size
+        sums = {"adler32": checksum or adler32(self.data)}
+        copies.relay(size, sums, _end(source or self.source.storage, self.origin), landing, self._progress)
+        assert not (self.nobody_else and self.destination.on_disk(self.target).exists()), "it has a name too early"
+        try:
+            landing.take_name(landing.stat())
+        except errors.AlreadyExists:
+            landing.discard(may_come=False)
+            raise
 
     def _progress(self, moved: int) -> None:
+        assert not (self.nobody_else and self.destination.on_disk(self.target).exists()), "it has a name too early"
         self.moved.append(moved)
         self.at(moved)
 
@@ -266,14 +276,23 @@ def test_c913_the_destination_gives_no_ticket(relay: Relay) -> None:
         relay.run()
 
 
-def test_c914_what_stands_at_the_destination_stays(relay: Relay) -> None:
-    relay.destination.put("target", b"somebody's")
+@pytest.mark.parametrize("moment", ["before", "meanwhile"])
+def test_c914_what_stands_at_the_destination_stays(relay: Relay, moment: str) -> None:
+    def take_the_name(moved: int) -> None:
+        if moved in (0, SIZE):
+            relay.destination.put("target", b"somebody's")
+
+    relay.nobody_else = False
+    if moment == "before":
+        take_the_name(0)
+    else:
+        relay.at = take_the_name
     with pytest.raises(errors.AlreadyExists) as caught:
         relay.run()
     assert str(relay.target) in str(caught.value)
+    assert relay.moved[-1] == SIZE
     assert relay.destination.names() == ["neighbour", "target"]
     assert relay.destination.stored(relay.target) == b"somebody's"
-    assert relay.moved == []
     relay.assert_source_unharmed()
 
 
@@ -282,6 +301,7 @@ def test_c915_another_upload_that_was_faster_survives(relay: Relay) -> None:
         relay.destination.put("target", b"theirs")
         raise errors.Cancelled("the request was cancelled")
 
+    relay.nobody_else = False
     relay.at = somebody_else_is_faster
     with pytest.raises(errors.Cancelled):
         relay.run()
@@ -380,11 +400,11 @@ class _Stuck(io.BytesIO):
 
 def _begin_and_get_stuck(endpoint: Endpoint, login: tuple[str, str], reference: Reference, ready: Connection) -> None:
     with CS3Storage(endpoint, BasicProvider(login[0], Secret(login[1]))) as storage:
-        storage.store(UploadBody(_Stuck(ready), SIZE, Digests(), name="stuck"), reference)
+        _end(storage, reference).landing().store(UploadBody(_Stuck(ready), SIZE, Digests(), name="stuck"))
 
 
 def _kill_a_relay_to(place: Place, reference: Reference) -> None:
-    """Have another process begin to store a file, and end it by SIGKILL."""
+    """Have another process begin to bring a file, and end it by SIGKILL."""
     context = multiprocessing.get_context("spawn")  # a fork would take gRPC's threads' locks along
     here, there = context.Pipe()
     user = next(iter(place.cloud.users.values()))
@@ -423,7 +443,8 @@ def test_c922_what_a_killed_relay_left_is_swept(relay: Relay) -> None:
 
 def test_c923_a_sweep_takes_nothing_else(relay: Relay) -> None:
     place = relay.destination
-    kept = [".hidden", ".rucio-cs3.0123456789abcdef.part", "target", "target.part"]
+    others = hidden_sibling(place.file("other"), traceable=True).name
+    kept = [".hidden", ".rucio-cs3.0123456789abcdef.part", others, "target", "target.part"]
     for name in kept:
         place.put(name, b"kept")
     place.storage.sweep(relay.target)

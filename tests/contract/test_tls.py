@@ -42,7 +42,7 @@ from rucio_cs3.cs3.retry import RetryPolicy
 from rucio_cs3.cs3.webdav.webdav import WebDAVClient
 from rucio_cs3.sandbox.cloud import EmbeddedCloud
 from rucio_cs3.sandbox.reva import RevaSite
-from rucio_cs3.transfers.ends import CS3End
+from rucio_cs3.transfers.cs3_end import CS3End
 from rucio_cs3.transfers.jobs import State
 from rucio_cs3.transfers.modes import Wish
 from tests.contract.place import TIMEOUTS, Place, content, endpoint_of, provider_of

@@ -11,7 +11,7 @@ import pytest
 from rucio_cs3.cs3 import CS3Storage, Reference, errors
 from rucio_cs3.cs3.login.providers import Login
 from rucio_cs3.cs3.login.tokens import Credential
-from rucio_cs3.transfers.ends import CS3End
+from rucio_cs3.transfers.cs3_end import CS3End
 from rucio_cs3.transfers.ladder import Job, State, transfer_one
 from tests.contract.faulty_reva import FaultyReva
 from tests.contract.mortal import CHANGED, assert_says_whose

@@ -55,7 +55,7 @@ class Pair:
             if self.mode == "push":
                 scene.source.end(self.mode).speaks_tpc()
             elif self.mode == "pull":
-                scene.destination.end(self.mode).guards_names()
+                scene.destination.end(self.mode).speaks_tpc()
             yield scene
 
 
@@ -86,7 +86,7 @@ def pair(
     no_late_commit: None,
 ) -> Pair:
     kinds, mode = request.param
-    monkeypatch.setattr("rucio_cs3.transfers.ends.TPC_PROBES", probes.TPCProbes())
+    monkeypatch.setattr("rucio_cs3.transfers.cs3_end.TPC_PROBES", probes.TPCProbes())
     monkeypatch.setattr("rucio_cs3.transfers.proof._LATE_S", (0.02, 0.05))
     # Nothing is broken off here, so nothing comes late.
     monkeypatch.setattr("rucio_cs3.transfers.aftermath._STUB_S", 0.1)

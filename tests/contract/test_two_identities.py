@@ -16,7 +16,7 @@ from rucio_cs3.cs3.login.tokens import Credential
 from rucio_cs3.cs3.webdav import probes, tpc
 from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud
 from rucio_cs3.sandbox.reva import RevaSite, User
-from rucio_cs3.transfers.ends import CS3End
+from rucio_cs3.transfers.cs3_end import CS3End
 from rucio_cs3.transfers.ladder import Job, Outcome, State, transfer_one
 from rucio_cs3.transfers.modes import Wish
 from tests.contract.faulty_reva import FaultyReva
@@ -125,7 +125,7 @@ def houses(
 ) -> Iterator[Houses]:
     """A file at the left, and nothing at the right; no secret has been said in the end."""
     caplog.set_level("DEBUG")
-    monkeypatch.setattr("rucio_cs3.transfers.ends.TPC_PROBES", probes.TPCProbes())
+    monkeypatch.setattr("rucio_cs3.transfers.cs3_end.TPC_PROBES", probes.TPCProbes())
     monkeypatch.setattr("rucio_cs3.transfers.aftermath._STUB_S", 0.1)
     monkeypatch.setattr("rucio_cs3.transfers.proof._LATE_S", (0.02, 0.05))
     kind, relays = sites

@@ -56,7 +56,8 @@ def clouds(request: pytest.FixtureRequest) -> Iterator[Clouds]:
 def make_scene(clouds: Clouds, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeScene]:
     """Makes scenes between clouds of two kinds, or between two given clouds."""
     # What one case finds out about a site is not to help the next.
-    monkeypatch.setattr("rucio_cs3.transfers.ends.TPC_PROBES", probes.TPCProbes())
+    monkeypatch.setattr("rucio_cs3.transfers.cs3_end.TPC_PROBES", probes.TPCProbes())
+    monkeypatch.setattr("rucio_cs3.transfers.ladder._NAME_AGAIN_S", (0.02, 0.05))
     # No cloud here commits late. The longer waits are for real ones.
     monkeypatch.setattr("rucio_cs3.cs3.uploads.arrivals._LATE_COMMIT_S", 0.2)
     monkeypatch.setattr("rucio_cs3.cs3.namespace._LOOK_AGAIN_S", 0.02)

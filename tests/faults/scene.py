@@ -1,8 +1,14 @@
-"""One transfer between two clouds with faults in it, and the one check of what is left after it."""
+"""One transfer between two clouds with faults in it, and the one check of what is left after it.
+
+Whatever happens, nothing but a whole, right file is ever under the final name, or what the case put there itself:
+somebody looks all the time (:class:`NameWatch`), and the check asks what was seen.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -10,8 +16,9 @@ from pathlib import Path
 from typing import Literal
 
 from rucio_cs3.cs3 import CS3Storage, errors
+from rucio_cs3.cs3.hidden_names import PART_PREFIX, PART_SUFFIX
 from rucio_cs3.cs3.reference import Reference
-from rucio_cs3.transfers.ends import CS3End
+from rucio_cs3.transfers.cs3_end import CS3End
 from rucio_cs3.transfers.ladder import Job, Outcome, State, transfer_one
 from rucio_cs3.transfers.modes import Mode, Wish
 from tests.contract.place import Cloud, adler32, content, endpoint_of, provider_of
@@ -21,6 +28,9 @@ SIZE = 300_001
 
 #: How long a server may take to tidy up after a connection that broke, in seconds.
 SETTLE_S = 5.0
+
+#: Pause between two looks at the final name, in seconds.
+_LOOK_AGAIN_S = 0.005
 
 Side = Literal["source", "destination"]
 
@@ -37,6 +47,8 @@ class Site:
     cloud: Cloud
     storage: CS3Storage
     relative: str
+    #: All that :meth:`write` has put there.
+    written: set[bytes] = field(default_factory=set)
 
     @property
     def reference(self) -> Reference:
@@ -48,17 +60,60 @@ class Site:
         return self.cloud.path_on_disk(self.relative)
 
     def write(self, data: bytes) -> None:
-        """Put the file on the server's disk, behind its back."""
+        """Put the file on the server's disk, behind its back, and all of it at once."""
         self.on_disk.parent.mkdir(parents=True, exist_ok=True)
-        self.on_disk.write_bytes(data)
+        self.written.add(data)
+        beside = self.on_disk.with_name(f"{self.on_disk.name}~")
+        beside.write_bytes(data)
+        beside.replace(self.on_disk)
 
     def files(self) -> set[str]:
         """All files of the cloud, hidden ones included, by their paths below the data directory."""
         folder = self.cloud.data_directory
         return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
+    def hidden(self) -> set[Path]:
+        """The hidden siblings of the file that are on the server's disk."""
+        return set(self.on_disk.parent.glob(f"{PART_PREFIX}*{PART_SUFFIX}"))
+
     def end(self, wish: Wish) -> CS3End:
         return CS3End(self.storage, self.reference, url=self.storage.endpoint.webdav.url(self.reference), wish=wish)
+
+
+class NameWatch:
+    """Looks at a name all the time.
+
+    :param right: the content that a transfer may put there.
+    :ivar wrong: what else was seen there, in words.
+    """
+
+    def __init__(self, site: Site, right: bytes) -> None:
+        self._site = site
+        self._right = right
+        self._seen: tuple[int, ...] = ()
+        self._over = threading.Event()
+        self.wrong: list[str] = []
+        self._thread = threading.Thread(target=self._look_on, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look_on(self) -> None:
+        while not self._over.wait(_LOOK_AGAIN_S):
+            # Nothing there, or a disk that is just taken away.
+            with contextlib.suppress(OSError):
+                self._look()
+
+    def _look(self) -> None:
+        status = self._site.on_disk.stat()
+        seen = (status.st_ino, status.st_size, status.st_mtime_ns)
+        if seen != self._seen:
+            data = self._site.on_disk.read_bytes()
+            if data != self._right and data not in self._site.written:
+                self.wrong.append(f"{len(data)} bytes")
+            self._seen = seen
 
 
 @dataclass
@@ -115,11 +170,13 @@ class Scene:
     watch: Observer = field(default_factory=Observer)
     job: Job = field(init=False)
     _before: dict[Side, set[str]] = field(init=False)
+    _name: NameWatch = field(init=False)
 
     def __post_init__(self) -> None:
         self.source.write(self.data)
         self.job = Job(request_id="0" * 32, size_bytes=len(self.data), adler32=adler32(self.data))
         self._before = {"source": self.source.files(), "destination": self.destination.files()}
+        self._name = NameWatch(self.destination, self.data)
 
     @classmethod
     def make(cls, source: Cloud, destination: Cloud, wish: Wish, *, equal_paths: bool = True) -> Scene:
@@ -155,25 +212,24 @@ class Scene:
         return transfer_one(replace(self.job, **changes), *ends, self.claim, self.watch)  # type: ignore[arg-type]
 
     def close(self) -> None:
+        self._name.stop()
         for site in (self.source, self.destination):
             site.cloud.faults.clear()
             site.storage.close()
 
     # -- the check --------------------------------------------------------------------------------------------
 
-    def check(
-        self, outcome: Outcome, *, strays: bool = False, unreachable: bool = False, foreign: bytes | None = None
-    ) -> None:
+    def check(self, outcome: Outcome, *, strays: bool = False, foreign: bytes | None = None) -> None:
         """What holds after every attempt, however it went.
 
-        :param strays: whether the case kept this attempt from tidying up; the next one has to.
-        :param unreachable: whether a site was away when it was time to tidy up, so that what its server has made of
-            half a file stands there until the next attempt.
+        :param strays: whether this attempt was kept from tidying up, by the case or because a site was away: what its
+            server has made of half a file stands there under a hidden name until the next attempt.
         :param foreign: what somebody else put under the final name, and is to stay there.
         """
         pending = [*self.source.cloud.faults.pending(), *self.destination.cloud.faults.pending()]
         assert pending == [], "a fault that never happened"
         assert self.source.on_disk.read_bytes() == self.data, "the source was touched"
+        assert self._name.wrong == [], "something else was under the final name"
         if outcome.state is State.DONE:
             assert self.destination.on_disk.read_bytes() == self.data, "reported done, and is not"
             assert outcome.reason is None
@@ -182,11 +238,12 @@ class Scene:
             assert outcome.reason
         else:
             assert outcome.reason
-            assert unreachable or not self.destination.on_disk.exists(), "something stands under the final name"
-        if not (strays or unreachable):
-            self._check_strays()
+            assert not self.destination.on_disk.exists(), "something stands under the final name"
+        if not strays:
+            self.check_strays()
 
-    def _check_strays(self) -> None:
+    def check_strays(self) -> None:
+        """Nothing is left at either site that was not there before, hidden or not."""
         for side in ("source", "destination"):
             site = self.site(side)
             expected = self._before[side] - {self.destination.relative if side == "destination" else ""}

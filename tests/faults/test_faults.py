@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from rucio_cs3.cs3.hidden_names import PART_PREFIX
 from rucio_cs3.transfers.ladder import State
 from rucio_cs3.transfers.modes import Wish
 from tests.faults.conftest import MakeScene
@@ -69,6 +70,12 @@ class Fault:
 def _both(point: str, script: str) -> dict[Wish, tuple[Plant, ...]]:
     """At the site that moves the bytes by itself."""
     return {"pull": (("destination", point, script),), "push": (("source", point, script),)}
+
+
+def _naming(*scripts: str) -> dict[Wish, tuple[Plant, ...]]:
+    """When the proven file is to get its name."""
+    plants: tuple[Plant, ...] = tuple(("destination", "gateway.Move", script) for script in scripts)
+    return dict.fromkeys(("pull", "push", "relay"), plants)
 
 
 #: The data gateway at each side of a relay.
@@ -287,15 +294,23 @@ FAULTS = [
     ),
     Fault(
         name="the name cannot be given",
-        plants={"relay": (("destination", "gateway.Move", "code:INTERNAL"),)},
+        plants=_naming("code:INTERNAL"),
         words=("INTERNAL",),
-        not_with=("spaces",),
+    ),
+    Fault(
+        name="the site is away for a moment when the name is to be given",
+        plants=_naming("grpc:UNAVAILABLE"),
+        state=State.DONE,
+    ),
+    Fault(
+        name="the site is away for long when the name is to be given",
+        plants=_naming(*["grpc:UNAVAILABLE"] * 3),
+        words=("UNAVAILABLE",),
     ),
     Fault(
         name="the answer to the naming is lost",
-        plants={"relay": (("destination", "gateway.Move", "lost-answer"),)},
+        plants=_naming("lost-answer"),
         state=State.DONE,
-        not_with=("spaces",),
     ),
     Fault(
         name="an upload is cut, and what it left cannot be removed",
@@ -338,8 +353,8 @@ def test_fault(
         # The question that goes before every push is a COPY, too, and is not what the fault is for.
         assert scene.source.end(mode).speaks_tpc()
     elif mode == "pull":
-        # So is the one that goes before a copy that nobody has looked before.
-        assert scene.destination.end(mode).guards_names()
+        # So is the one that goes before a pull.
+        assert scene.destination.end(mode).speaks_tpc()
     for side, point, script in fault.plants[mode]:
         scene.site(side).cloud.faults.add(point, script)
     outcome = scene.run(attempt=attempt)
@@ -360,4 +375,9 @@ def test_nobody_is_sent_after_the_file_itself(make_scene: MakeScene, equal_paths
     scene.source.cloud.faults.add("webdav.copy", "return-201")
     outcome = scene.run()
     scene.check(outcome)
-    assert ("may now stand at" in (outcome.reason or "")) is not equal_paths
+    reason = outcome.reason or ""
+    # What may stand there has a hidden name, whatever the paths are.
+    folder = scene.source.storage.endpoint.webdav.url(scene.destination.reference.parent)
+    assert f"may now stand at {folder}/{PART_PREFIX}" in reason
+    for site in (scene.source, scene.destination):
+        assert f"may now stand at {site.storage.endpoint.webdav.url(site.reference)}," not in reason

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from rucio_cs3.cs3 import errors
@@ -26,7 +28,7 @@ def test_the_right_file_is_there_already(make_scene: MakeScene, kinds: Kinds, mo
     outcome = scene.run()
     scene.check(outcome)
     assert (outcome.state, outcome.copied) == (State.DONE, False)
-    # A first pull is asked for at once, and refused.
+    # A first pull is asked for before anybody has looked; what it has brought in vain goes.
     assert scene.watch.modes == ([Mode.PULL] if mode == "pull" else [])
     scene.check_next(outcome)
 
@@ -95,28 +97,24 @@ def test_the_source_is_changed_meanwhile(make_scene: MakeScene, kinds: Kinds, mo
     scene.check_next(outcome)
 
 
+@pytest.mark.parametrize("attempt", [0, 1])
+@pytest.mark.parametrize("leave", [True, False], ids=["nobodys", "somebodys"])
 @in_every_way()
-def test_somebody_else_takes_the_name_meanwhile(make_scene: MakeScene, kinds: Kinds, mode: Wish) -> None:
-    # In a push we look: neither Reva v3.12.1 nor XRootD 5.5.3 does (rucio_cs3.cs3.webdav.tpc).
+def test_what_takes_the_name_meanwhile_goes_only_by_leave(
+    make_scene: MakeScene, kinds: Kinds, mode: Wish, leave: bool, attempt: int
+) -> None:
+    # It may be a file that Rucio takes for good, or has stood there for a year where nobody has looked before.
+    theirs = b"somebody else's"
     scene = make_scene(*kinds, mode)
-    scene.watch.on_begin = lambda: scene.destination.write(b"somebody else's")
-    outcome = scene.run(attempt=1 if mode == "pull" else 0)
-    scene.check(outcome, foreign=b"somebody else's")
-    assert outcome.state is State.FAILED
-    assert isinstance(outcome.error, errors.AlreadyExists)
-    scene.check_next(outcome)
-
-
-@in_every_way(lambda kinds, mode: mode == "pull")
-def test_what_a_first_pull_meets_goes_only_by_leave(make_scene: MakeScene, kinds: Kinds, mode: Wish) -> None:
-    # Nobody has looked before, so it may have stood there for a year.
-    scene = make_scene(*kinds, mode)
-    scene.watch.on_begin = lambda: scene.destination.write(b"somebody else's")
-    scene.claim.removal = errors.AlreadyExists("Rucio's replica there is in state AVAILABLE")
-    outcome = scene.run()
-    scene.check(outcome, foreign=b"somebody else's")
-    assert outcome.state is State.FAILED
-    assert isinstance(outcome.error, errors.AlreadyExists)
+    scene.watch.on_begin = lambda: scene.destination.write(theirs)
+    scene.claim.removal = None if leave else errors.AlreadyExists("Rucio's replica there is in state AVAILABLE")
+    outcome = scene.run(attempt=attempt)
+    scene.check(outcome, foreign=theirs)
+    if leave:
+        assert (outcome.state, outcome.copied) == (State.DONE, True)
+    else:
+        assert outcome.state is State.FAILED
+        assert isinstance(outcome.error, errors.AlreadyExists)
     scene.check_next(outcome)
 
 
@@ -165,26 +163,25 @@ def test_half_a_file_appears_only_after_the_copy_was_given_up(
 ) -> None:
     # As Reva v3.12.1 does on a loaded machine when its source broke off.
     scene = make_scene(*kinds, mode)
-    # Their questions are copies, too.
-    assert scene.destination.end(mode).guards_names() if mode == "pull" else scene.source.end(mode).speaks_tpc()
     acting = scene.destination if mode == "pull" else scene.source
+    # The question is a copy, too.
+    assert acting.end(mode).speaks_tpc()
     acting.cloud.faults.add("webdav.copy", "say:nothing that ends a report")
-    settled, looks = scene.destination.storage.settled, []
-    # Before a push and after it; before a first pull nobody looks.
-    number = 1 if mode == "pull" else 2
+    settled = scene.destination.storage.settled
+    appeared: list[Path] = []
 
     def looked_at(reference: Reference) -> FileInfo:
         try:
             return settled(reference)
         except errors.NotFound:
-            looks.append(reference)
-            if len(looks) == number:
-                scene.destination.write(scene.data[:1000])
+            if not appeared and reference != scene.destination.reference:
+                appeared.append(scene.destination.on_disk.with_name(reference.name))
+                appeared[0].write_bytes(scene.data[:1000])
             raise
 
     monkeypatch.setattr(scene.destination.storage, "settled", looked_at)
     outcome = scene.run()
-    assert len(looks) == number
+    assert appeared
     scene.check(outcome)
     assert outcome.state is State.FAILED
     scene.check_next(outcome)

@@ -14,7 +14,7 @@ from rucio_cs3.transfers.ends import End
 from rucio_cs3.transfers.ladder import State
 from tests.partners.ends import CONTENT, Partner, of_cloud, transfer
 from tests.recording_site import Answer, Asked, RecordingSite
-from tests.unit.test_webdav_end import end_of
+from tests.unit.plain_site import end_of
 
 #: As XRootD 5.5.3 answers: no etag.
 _ANSWER = """<?xml version="1.0"?>

@@ -94,7 +94,7 @@ def until_done(scene: Scene) -> None:
     attempt = 1
     while True:
         outcome = scene.run(attempt=attempt, resumed=True)
-        scene.check(outcome, unreachable=outcome.state is not State.DONE)
+        scene.check(outcome, strays=outcome.state is not State.DONE)
         if outcome.state is State.DONE:
             return
         assert time.monotonic() < deadline, outcome.reason
@@ -117,7 +117,7 @@ def test_a_site_dies_and_comes_back(
 
     outcome = in_the_middle(scene, mode, restart)
     assert outcome.state is not State.DONE
-    scene.check(outcome, unreachable=True)
+    scene.check(outcome, strays=True)
     until_done(scene)
 
 
@@ -130,7 +130,7 @@ def test_a_destination_stays_away(
     scene.patience(call_s=1.0, operation_s=1.0, idle_s=1.0)
     outcome = in_the_middle(scene, mode, own[1].kill)
     assert outcome.state is State.FAILED
-    scene.check(outcome, unreachable=True)
+    scene.check(outcome, strays=True)
     own[1].site.start()
     scene.patience(call_s=20.0, operation_s=20.0, idle_s=20.0)
     until_done(scene)
@@ -145,7 +145,7 @@ def test_a_destination_stands_still(
     scene.patience(call_s=0.5, operation_s=0.5, idle_s=0.5)
     outcome = in_the_middle(scene, mode, lambda: own[1].signal(signal.SIGSTOP))
     assert outcome.state is State.FAILED
-    scene.check(outcome, unreachable=True)
+    scene.check(outcome, strays=True)
     own[1].signal(signal.SIGCONT)
     # What the destination still had in hand may be there by now, half or whole: the next attempt finds out.
     scene.patience(call_s=20.0, operation_s=20.0, idle_s=20.0)
@@ -167,7 +167,7 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("mode", MODES)

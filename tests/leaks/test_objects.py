@@ -23,7 +23,7 @@ from rucio_cs3.sandbox.cloud import Behaviour, EmbeddedCloud
 from rucio_cs3.sandbox.cloud.tokens import TokenMint
 from rucio_cs3.sandbox.reva import User
 from rucio_cs3.transfers.copies import COPIES
-from rucio_cs3.transfers.ends import CS3End
+from rucio_cs3.transfers.cs3_end import CS3End
 from rucio_cs3.transfers.modes import Mode
 from tests.contract.place import adler32, content, endpoint_of
 from tests.leaks.known import Known
@@ -140,8 +140,11 @@ def test_nothing_shows_a_secret_in_the_middle_of_a_copy(known: Known, mode: Mode
             reference = Reference(storage.endpoint.root, f"{cloud.name}.dat")
             ends.append(CS3End(storage, reference, url=storage.endpoint.webdav.url(reference)))
         a.path_on_disk("a.dat").write_bytes(data)
-        COPIES[mode](SIZE, {"adler32": adler32(data)}, ends[0], ends[1], looks.look)
-        assert b.path_on_disk("b.dat").exists()
+        landing = ends[1].landing()
+        COPIES[mode](SIZE, {"adler32": adler32(data)}, ends[0], landing, looks.look)
+        landing.take_name(landing.stat())
+        looks.look()
+        assert b.path_on_disk("b.dat").read_bytes() == data
     assert looks.found == set()
     assert looks.kinds >= {"rucio_cs3.cs3.login.tokens.Credential", "rucio_cs3.cs3.http.client._Call"}
     # All objects of the process are looked at, and a relay has none of these; but an earlier test may have left some.

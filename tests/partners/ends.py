@@ -16,7 +16,8 @@ from rucio_cs3.cs3.reference import MountRoot
 from rucio_cs3.sandbox.cloud import EmbeddedCloud
 from rucio_cs3.sandbox.reva import RevaSite
 from rucio_cs3.sandbox.xrootd import XRootDSite
-from rucio_cs3.transfers.ends import CS3End, End
+from rucio_cs3.transfers.cs3_end import CS3End
+from rucio_cs3.transfers.ends import End
 from rucio_cs3.transfers.ladder import Job, Outcome, transfer_one
 from rucio_cs3.transfers.modes import Mode, Wish
 from rucio_cs3.transfers.site_tokens import SiteTokens
@@ -48,6 +49,11 @@ class Partner:
         """What stands there; None where nothing does."""
         place = self.on_disk(path)
         return place.read_bytes() if place.is_file() else None
+
+
+def names_beside(place: Path) -> list[str]:
+    """All that stands in a file's folder, hidden or not, and the file."""
+    return sorted(path.name for path in place.parent.iterdir()) if place.parent.is_dir() else []
 
 
 def _write(place: Path, content: bytes) -> Path:

@@ -8,7 +8,17 @@ from rucio_cs3.cs3 import BearerProvider, Secret, errors
 from rucio_cs3.sandbox.reva import RevaSite
 from rucio_cs3.transfers.ladder import State
 from rucio_cs3.transfers.modes import Mode, Wish
-from tests.partners.ends import CONTENT, MODES, Partner, Seen, of_cloud, plain_site, transfer, webdav_end
+from tests.partners.ends import (
+    CONTENT,
+    MODES,
+    Partner,
+    Seen,
+    names_beside,
+    of_cloud,
+    plain_site,
+    transfer,
+    webdav_end,
+)
 
 
 @pytest.fixture(
@@ -40,6 +50,7 @@ def test_a_file_is_brought_over_and_proven(sites: tuple[Partner, Partner], path:
     assert watch.modes == [Mode(mode)]
     assert destination.read(path) == CONTENT
     assert source.read(path) == CONTENT
+    assert names_beside(destination.on_disk(path)) == names_beside(source.on_disk(path)) == ["file"]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -52,7 +63,7 @@ def test_other_content_than_the_catalogue_says_does_not_stay(
     outcome = transfer(source.end(path, "auto"), destination.end(path, mode))
     assert outcome.state is State.FAILED
     assert isinstance(outcome.error, errors.IntegrityError), outcome.reason
-    assert destination.read(path) is None
+    assert names_beside(destination.on_disk(path)) == []
     assert source.read(path) == wrong
 
 
@@ -64,6 +75,7 @@ def test_a_leftover_is_replaced_and_a_right_file_is_not(sites: tuple[Partner, Pa
     first = transfer(source.end(path, "auto"), destination.end(path, mode))
     assert (first.state, first.copied) == (State.DONE, True), first.reason
     assert destination.read(path) == CONTENT
+    assert names_beside(destination.on_disk(path)) == ["file"]
     again = transfer(source.end(path, "auto"), destination.end(path, mode))
     assert (again.state, again.copied) == (State.DONE, False)
 
@@ -90,7 +102,10 @@ def test_one_server_under_two_urls_is_found_out(path: str) -> None:
         again = webdav_end(described, BearerProvider(Secret(token)), f"{url}/{path}")
         assert again.stat().size == len(b"damaged")
         for source, destination in ((cloud.end(path, "auto"), again), (again, cloud.end(path, "auto"))):
-            outcome = transfer(source, destination)
-            assert outcome.state is State.FAILED
-            assert "same file" in str(outcome.reason)
-            assert written.read_bytes() == b"damaged"
+            for attempt in range(2):
+                outcome = transfer(source, destination, attempt=attempt)
+                assert outcome.state is State.FAILED
+                # A first attempt may copy before it looks, to a name of its own, and finds out that it is damaged.
+                assert "same file" in str(outcome.reason) or (attempt == 0 and outcome.mode is Mode.PULL)
+                assert written.read_bytes() == b"damaged"
+                assert names_beside(written) == ["file"]

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import re
 import sqlite3
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,6 +28,9 @@ pytestmark = pytest.mark.rucio
 SCOPE = "conveyed-cs3"
 SOURCE = "CONVEYED-FROM"
 SIZE = 5000
+
+#: Time of what stood at a destination before, in seconds since the epoch.
+LONG_AGO_S = 1_000_000_000
 
 _ADD_RULES = """
 import json, sys
@@ -165,6 +168,7 @@ def outcome(sandbox_rucio: RecordedRucio, tmp_path_factory: pytest.TempPathFacto
             path = on_disk(destinations[case], SCOPE, case)
             path.parent.mkdir(parents=True)
             path.write_bytes(content)
+            os.utime(path, (LONG_AGO_S, LONG_AGO_S))
         with contextlib.closing(sqlite3.connect(rucio.database, timeout=30)) as connection, connection:
             # Past Rucio's own three more attempts (core/request.py:239), which would each fail alike.
             connection.executemany(
@@ -227,12 +231,18 @@ def test_what_an_earlier_attempt_left_is_replaced(outcome: Outcome) -> None:
     assert outcome.reasons("leftover") == []
 
 
-def test_a_right_file_at_the_destination_is_not_copied_again(outcome: Outcome) -> None:
+def test_a_right_file_at_the_destination_is_not_replaced(outcome: Outcome) -> None:
     outcome.assert_there("there-already")
-    # The first attempt asks before it looks, and is told that something stands there.
-    log = Path(outcome.destinations["there-already"].cloud.log or "").read_text("utf-8").splitlines()
-    refused = [line for line in log if "HTTP COPY" in line and line.endswith(" 412") and "there-already" in line]
-    assert (outcome.copies("there-already") - len(refused), outcome.uploads("there-already")) == (0, 0)
+    assert outcome.reasons("there-already") == []
+    assert _is_old(outcome, "there-already")
+    assert not _is_old(outcome, "leftover")
+    # A small file is brought before anybody has looked; what nobody needed is gone.
+    assert (outcome.copies("there-already"), outcome.uploads("there-already")) == (1, 0)
+
+
+def _is_old(outcome: Outcome, case: str) -> bool:
+    """Whether the file stands at the destination that stood there before."""
+    return on_disk(outcome.destinations[case], SCOPE, case).stat().st_mtime == LONG_AGO_S
 
 
 @pytest.mark.parametrize("case", ["no-tpc", "spaces"])

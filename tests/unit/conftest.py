@@ -12,20 +12,20 @@ settings.register_profile("steady", deadline=None, derandomize=True, database=No
 settings.load_profile("steady")
 
 
-@pytest.fixture(params=["looks-first", "guarded"])
+@pytest.fixture(params=["looks-first", "unseen"])
 def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> World:
-    """Two ends of a transfer in memory; once with a destination whose names must be looked at, and once with one that
-    has proven to guard them."""
-    return make_world(monkeypatch, guards=request.param == "guarded")
+    """Two ends of a transfer in memory; once with a first look, as for a large file, and once without, as for the first
+    attempt of a small one."""
+    return make_world(monkeypatch, unseen=request.param == "unseen")
 
 
 @pytest.fixture
 def looking(monkeypatch: pytest.MonkeyPatch) -> World:
-    """The same, only with a destination whose names must be looked at."""
-    return make_world(monkeypatch)
+    """The same, only with a first look."""
+    return make_world(monkeypatch, unseen=False)
 
 
 @pytest.fixture
-def guarded(monkeypatch: pytest.MonkeyPatch) -> World:
-    """The same, only with a destination that has proven to guard its names."""
-    return make_world(monkeypatch, guards=True)
+def unseen(monkeypatch: pytest.MonkeyPatch) -> World:
+    """The same, only without a first look."""
+    return make_world(monkeypatch, unseen=True)

@@ -174,3 +174,107 @@ def test_digest(header: str, found: dict[str, str]) -> None:
     if "md5" in header and "!" not in header:
         assert sums.pop("md5") == "d41d8cd98f00b204e9800998ecf8427e"
     assert sums == found
+
+
+# -- the files of a folder ---------------------------------------------------------------------------------------
+
+FOLDER = Reference(MountRoot("/"), "data/a/b")
+
+_PREFIX, _SUFFIX = XROOTD.split(b"<D:response")[0], b"</D:multistatus>\n"
+
+
+def listing(*entries: bytes) -> bytes:
+    """Entries in XRootD 5.5.3's words, after the folder itself: files' addresses."""
+    one = XROOTD.removeprefix(_PREFIX).removesuffix(_SUFFIX)
+    folder = XROOTD_FOLDER.removeprefix(_PREFIX).removesuffix(_SUFFIX).replace(b"/data/a/b/f", b"/data/a/b")
+    return _PREFIX + folder + b"".join(one.replace(b"/data/a/b/f", entry) for entry in entries) + _SUFFIX
+
+
+def test_the_files_of_a_folder() -> None:
+    """XRootD 5.5.3 writes no percents."""
+    body = listing(b"/data/a/b/f", "/data/a/b/\u00e4 b".encode(), b"/data/a/b/x&amp;y&#38;z")
+    assert multistatus.files_in(body, FOLDER) == ["f", "\u00e4 b", "x&y&z"]
+    # A folder in it.
+    assert multistatus.files_in(XROOTD_FOLDER, FOLDER) == []
+    assert multistatus.files_in(listing(), FOLDER) == []
+
+
+def test_an_address_is_a_path_or_a_whole_url() -> None:
+    """RFC 4918, 8.3."""
+    body = listing(b"https://door.test:2880/x/a/b/f", b"\n /remote.php/dav/b/%C3%A4%20b ", b"http://door.test/p/g?x#y")
+    assert multistatus.files_in(body, FOLDER) == ["f", "\u00e4 b", "g"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        b"",
+        b"/",
+        b"/data/a/b/",
+        b"/data/a/b/..",
+        b"%2e%2e",
+        b"/a%2Fb",
+        b"/a/%2E",
+        b"/%00",
+        b"/%FF",
+        b"http://[x/f",
+        b"/" + b"n" * 256,
+    ],
+)
+def test_what_is_no_name_is_left_out(address: bytes) -> None:
+    assert multistatus.files_in(listing(b"/data/a/b/f", address, b"/data/a/b/g"), FOLDER) == ["f", "g"]
+
+
+def test_only_the_entrys_own_address_counts() -> None:
+    inside = b"<D:href>/data/a/b/other</D:href>"
+    body = listing(b"/data/a/b/f").replace(b"<lp1:executable>F", inside + b"<lp1:executable>F")
+    assert multistatus.files_in(body, FOLDER) == ["f"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html><body>Please log in</body></html>",
+        listing(b"/data/a/b/f").replace(b'<?xml version="1.0" encoding="utf-8"?>\n', BOMB),
+        listing(b"/data/a/b/f")[:-20],
+        listing(b"/" + b"n" * 17_000),
+        listing().replace(b"<D:prop>", b"<D:prop>" + b"<x>" * 40 + b"</x>" * 40),
+        listing().replace(b"DAV:", b"x" * 300),
+        listing(b"/data/a/b/f").replace(b"utf-8", b"utf-nothing"),
+    ],
+)
+def test_what_is_no_listing(body: bytes) -> None:
+    with pytest.raises(errors.ProtocolViolation) as caught:
+        multistatus.files_in(body, FOLDER)
+    assert "PROPFIND /data/a/b" in str(caught.value)
+
+
+def test_a_listing_may_be_large_and_not_larger(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"f{number}" for number in range(5000)]
+    body = listing(*(f"/data/a/b/{name}".encode() for name in names))
+    assert multistatus.files_in(body, FOLDER) == names
+    for limit, least in (
+        ("LISTING_MAX_BYTES", len(body)),
+        ("LISTING_MAX_ENTRIES", len(names) + 1),
+        ("_LISTING_ELEMENTS_MAX", body.count(b"</") + body.count(b"/>")),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(multistatus, limit, least)
+            assert len(multistatus.files_in(body, FOLDER)) == 5000
+            patched.setattr(multistatus, limit, least - 1)
+            with pytest.raises(errors.ProtocolViolation):
+                multistatus.files_in(body, FOLDER)
+
+
+def files_read(body: bytes) -> None:
+    with contextlib.suppress(errors.CS3Error):
+        for name in multistatus.files_in(body, FOLDER):
+            assert FOLDER.child(name).parent == FOLDER
+
+
+@given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "replace")))
+def test_any_bytes_are_a_listing_or_an_error_of_ours(body: bytes) -> None:
+    files_read(body)
+    files_read(listing(body))
+    files_read(listing(b"/data/a/b/" + body))

@@ -1,6 +1,6 @@
-"""First attempts that ask for the copy before anybody has looked, at a destination that has proven to guard its names.
+"""First attempts that ask for the copy before anybody has looked.
 
-What holds of every transfer is in test_transfers.py and test_failed_transfers.py, which use such a destination, too.
+What holds of every transfer is in test_transfers.py and test_failed_transfers.py, which make such attempts, too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from rucio_cs3.cs3 import errors
+from rucio_cs3.transfers import ladder
 from rucio_cs3.transfers.copies import Progress
 from rucio_cs3.transfers.ladder import Outcome, State
 from rucio_cs3.transfers.modes import Mode, Wish
@@ -35,12 +36,12 @@ def nothing(world: World, progress: Progress) -> None:
     progress(0)
 
 
-def test_nobody_is_asked_but_for_the_copy_and_the_proof(guarded: World) -> None:
-    guarded.destination.has_parents = guarded.destination.reads_at_once = True
-    assert guarded.run() == Outcome(state=State.DONE, copied=True, mode=Mode.PULL)
-    assert guarded.source.calls == []
-    assert guarded.destination.calls == ["make_parents", "read_back"]
-    assert guarded.claim.asked == ["confirm"]
+def test_nobody_is_asked_but_for_the_copy_and_the_proof(unseen: World) -> None:
+    unseen.destination.has_parents = unseen.destination.reads_at_once = True
+    assert unseen.run() == Outcome(state=State.DONE, copied=True, mode=Mode.PULL)
+    assert unseen.source.calls == []
+    assert unseen.destination.calls == ["speaks_tpc", "make_parents", "read_back", "take_name"]
+    assert unseen.claim.asked == ["confirm"]
 
 
 @pytest.mark.parametrize(
@@ -48,46 +49,49 @@ def test_nobody_is_asked_but_for_the_copy_and_the_proof(guarded: World) -> None:
     [
         lambda world: setattr(world, "job", replace(world.job, attempt=1)),
         lambda world: setattr(world, "job", replace(world.job, resumed=True)),
-        lambda world: setattr(world.destination, "guards", False),
+        lambda world: setattr(world.destination, "speaks", False),
+        lambda world: world.destination.faults.update(speaks_tpc=[errors.Unavailable("no route")]),
+        lambda world: setattr(world, "job", replace(world.job, size_bytes=ladder.UNSEEN_BYTES + 1)),
         lambda world: setattr(world.destination, "wish", "push"),
         lambda world: setattr(world.source, "wish", "relay"),
     ],
-    ids=["later-attempt", "resumed", "not-proven", "push", "relay"],
+    ids=["later-attempt", "resumed", "no-tpc", "not-known", "large", "push", "relay"],
 )
-def test_everybody_else_looks_first(guarded: World, change: Callable[[World], None]) -> None:
-    change(guarded)
-    assert guarded.run().state is State.DONE
-    assert guarded.destination.calls[0] == "stat"
-    assert guarded.source.calls[0] == "stat"
+def test_everybody_else_looks_first(unseen: World, change: Callable[[World], None]) -> None:
+    change(unseen)
+    unseen.run()
+    assert next(call for call in unseen.destination.calls if call not in ("speaks_tpc", "sweep")) == "stat"
+    assert unseen.source.calls[0] == "stat"
 
 
 @pytest.mark.parametrize("wish", ["auto", "pull"])
-def test_a_pull_that_is_wished_for_looks_at_nothing_either(guarded: World, wish: Wish) -> None:
-    guarded.source.wish = wish
-    assert guarded.run().mode is Mode.PULL
-    assert guarded.source.calls == []
+def test_a_pull_that_is_wished_for_looks_at_nothing_either(unseen: World, wish: Wish) -> None:
+    unseen.source.wish = wish
+    assert unseen.run().mode is Mode.PULL
+    assert unseen.source.calls == []
 
 
-def test_wishes_that_conflict_ask_for_no_copy(guarded: World) -> None:
-    guarded.source.wish, guarded.destination.wish = "pull", "relay"
-    outcome = guarded.run(must_not_copy)
+def test_wishes_that_conflict_ask_for_no_copy(unseen: World) -> None:
+    unseen.source.wish, unseen.destination.wish = "pull", "relay"
+    outcome = unseen.run(must_not_copy)
     assert isinstance(outcome.error, errors.ConfigurationError)
 
 
 # -- answers that a look explains -------------------------------------------------------------------------
 
 
-def test_what_stands_there_and_is_right_is_found_by_the_refusal(guarded: World) -> None:
-    guarded.destination.content = CONTENT
-    assert guarded.run(must_not_copy) == Outcome(state=State.DONE, copied=False)
-    assert "delete" not in guarded.destination.calls
+def test_what_stands_there_and_is_right_stays(unseen: World) -> None:
+    unseen.destination.content = CONTENT
+    assert unseen.run() == Outcome(state=State.DONE, copied=False, mode=Mode.PULL)
+    assert "delete" not in unseen.destination.calls
+    assert unseen.left == []
 
 
-def test_a_leftover_is_replaced_by_leave_of_the_claim(guarded: World) -> None:
-    guarded.destination.content = OTHER
-    assert guarded.run() == Outcome(state=State.DONE, copied=True, mode=Mode.PULL)
-    assert guarded.claim.asked == ["removal", "confirm"]
-    assert guarded.source.calls[0] == "stat"
+def test_a_leftover_is_replaced_by_leave_of_the_claim(unseen: World) -> None:
+    unseen.destination.content = OTHER
+    assert unseen.run() == Outcome(state=State.DONE, copied=True, mode=Mode.PULL)
+    assert unseen.claim.asked == ["confirm", "removal"]
+    assert (unseen.named, unseen.left) == (CONTENT, [])
 
 
 @pytest.mark.parametrize(
@@ -97,26 +101,38 @@ def test_a_leftover_is_replaced_by_leave_of_the_claim(guarded: World) -> None:
         errors.NotFound("the source has no such file", code="HTTP 404"),
     ],
 )
-def test_an_answer_that_a_look_may_change_is_asked_for_once_more(guarded: World, error: errors.CS3Error) -> None:
+def test_an_answer_that_a_look_may_change_is_asked_for_once_more(unseen: World, error: errors.CS3Error) -> None:
     # A look over CS3 replaces a token that is over.
     pull = Copies(fails(error), copied)
-    assert guarded.run(pull).state is State.DONE
+    assert unseen.run(pull).state is State.DONE
     assert pull.asked == 2
-    assert "stat" in guarded.source.calls
-    assert "stat" in guarded.destination.calls
+    assert "stat" in unseen.source.calls
+    assert "stat" in unseen.destination.calls
 
 
-def test_an_answer_that_a_look_does_not_change_is_final(guarded: World) -> None:
+def test_an_answer_that_a_look_does_not_change_is_final(unseen: World) -> None:
     error = errors.Unauthenticated("the source does not accept the token", code="HTTP 401")
     pull = Copies(fails(error), fails(error))
-    outcome = guarded.run(pull)
+    outcome = unseen.run(pull)
     assert (outcome.state, outcome.error, pull.asked) == (State.FAILED, error, 2)
 
 
-def test_a_missing_source_is_asked_for_once(guarded: World) -> None:
-    guarded.source.content = None
+@pytest.mark.parametrize("seen", [True, False], ids=["missing", "away"])
+def test_a_server_that_does_not_say_that_the_source_is_missing(unseen: World, seen: bool) -> None:
+    """XRootD 5.5.3 says that the copy failed, and leaves an empty file."""
+    error = errors.ServerFault("the destination reports a failed copy")
+    unseen.source.faults["stat"] = [errors.NotFound("no such file") if seen else errors.Unavailable("no route")]
+    outcome = unseen.run(writes(b"", error))
+    assert outcome.state is State.FAILED
+    assert ("the source source has no such file" in str(outcome.reason)) is seen
+    assert (outcome.error is error) is not seen
+    assert (unseen.named, unseen.left) == (None, [])
+
+
+def test_a_missing_source_is_asked_for_once(unseen: World) -> None:
+    unseen.source.content = None
     pull = Copies(fails(errors.NotFound("no such file", code="HTTP 404")))
-    outcome = guarded.run(pull)
+    outcome = unseen.run(pull)
     assert "the source source has no such file" in str(outcome.reason)
     assert pull.asked == 1
 
@@ -129,9 +145,9 @@ def test_a_missing_source_is_asked_for_once(guarded: World) -> None:
         errors.AccessDenied("no", code="HTTP 403"),
     ],
 )
-def test_any_other_answer_is_final(guarded: World, error: errors.CS3Error) -> None:
+def test_any_other_answer_is_final(unseen: World, error: errors.CS3Error) -> None:
     pull = Copies(fails(error))
-    outcome = guarded.run(pull)
+    outcome = unseen.run(pull)
     assert outcome.error is error
     assert outcome.state is (State.POSTPONED if error.retry_after_s else State.FAILED)
     assert pull.asked == 1
@@ -140,37 +156,37 @@ def test_any_other_answer_is_final(guarded: World, error: errors.CS3Error) -> No
 # -- a folder that was known and is gone ------------------------------------------------------------------
 
 
-def test_a_folder_that_is_gone_is_made_anew(guarded: World) -> None:
+def test_a_folder_that_is_gone_is_made_anew(unseen: World) -> None:
     def folder_is_gone(world: World, progress: Progress) -> None:
         world.destination.has_parents = False
 
     pull = Copies(folder_is_gone, copied)
-    assert guarded.run(pull) == Outcome(state=State.DONE, copied=True, mode=Mode.PULL)
+    assert unseen.run(pull) == Outcome(state=State.DONE, copied=True, mode=Mode.PULL)
     assert pull.asked == 2
 
 
-def test_a_folder_that_vanishes_again_is_a_failure(guarded: World) -> None:
+def test_a_folder_that_vanishes_again_is_a_failure(unseen: World) -> None:
     def folder_is_gone(world: World, progress: Progress) -> None:
         world.destination.has_parents = False
 
-    outcome = guarded.run(Copies(folder_is_gone, folder_is_gone))
+    outcome = unseen.run(Copies(folder_is_gone, folder_is_gone))
     assert outcome.state is State.FAILED
     assert "there is no file" in str(outcome.reason)
 
 
-def test_success_without_a_file_in_a_folder_that_is_there_is_final(guarded: World) -> None:
+def test_success_without_a_file_in_a_folder_that_is_there_is_final(unseen: World) -> None:
     pull = Copies(nothing)
-    outcome = guarded.run(pull)
+    outcome = unseen.run(pull)
     assert outcome.state is State.FAILED
     assert "there is no file" in str(outcome.reason)
     assert pull.asked == 1
 
 
-def test_a_folder_that_cannot_be_looked_for_is_a_failure(guarded: World) -> None:
+def test_a_folder_that_cannot_be_looked_for_is_a_failure(unseen: World) -> None:
     def nothing_more(world: World, progress: Progress) -> None:
         world.destination.faults["make_parents"] = [errors.Unavailable("no route")]
 
-    outcome = guarded.run(nothing_more)
+    outcome = unseen.run(nothing_more)
     assert outcome.state is State.FAILED
     assert "there is no file" in str(outcome.reason)
 
@@ -178,97 +194,72 @@ def test_a_folder_that_cannot_be_looked_for_is_a_failure(guarded: World) -> None
 # -- what a failed copy leaves ----------------------------------------------------------------------------
 
 
-def test_what_was_begun_goes_even_where_the_source_cannot_be_seen(guarded: World) -> None:
-    # Nothing stood there when the destination began, so it can be nothing else.
-    guarded.source.faults["stat"] = [errors.Unavailable("no route")]
-    assert guarded.run(writes(b"half", errors.ServerFault("broken"))).state is State.FAILED
-    assert guarded.landed is None
-
-
-def without_report(data: bytes, error: errors.CS3Error) -> Callable[[World, Progress], None]:
-    """A copy whose answer never came; what stands there may have stood there before."""
-
-    def copy(world: World, progress: Progress) -> None:
-        world.destination.content = data
-        raise error
-
-    return copy
-
-
-def test_what_may_have_stood_there_before_goes_as_a_leftover_does(guarded: World) -> None:
-    outcome = guarded.run(without_report(b"half", errors.TransferInterrupted("cut")))
-    assert outcome.state is State.FAILED
-    assert guarded.landed is None
-    assert guarded.claim.asked == ["removal"]
+def test_what_was_begun_goes_even_where_the_source_cannot_be_seen(unseen: World) -> None:
+    unseen.source.faults["stat"] = [errors.Unavailable("no route")]
+    assert unseen.run(writes(b"half", errors.ServerFault("broken"))).state is State.FAILED
+    assert (unseen.named, unseen.left) == (None, [])
 
 
 @pytest.mark.parametrize("why", ["it may be the source", "the source cannot be seen", "the source is gone", "no leave"])
-def test_what_may_have_stood_there_before_stays_where_a_leftover_does(guarded: World, why: str) -> None:
+def test_what_stood_there_before_stays_where_a_leftover_does(unseen: World, why: str) -> None:
     if why == "it may be the source":
-        guarded.source.etag = guarded.destination.etag = '"1"'
+        unseen.source.etag = unseen.destination.etag = '"1"'
     elif why == "no leave":
-        guarded.claim.removal = errors.AlreadyExists("Rucio's replica there is in state AVAILABLE")
+        unseen.claim.removal = errors.AlreadyExists("Rucio's replica there is in state AVAILABLE")
     elif why == "the source is gone":
-        guarded.source.content = None
+        unseen.source.faults["stat"] = [errors.NotFound("no such file")]
     else:
-        guarded.source.faults["stat"] = [errors.Unavailable("no route")]
-    error = errors.TransferInterrupted("cut")
-    outcome = guarded.run(without_report(OTHER, error))
-    assert (outcome.state, outcome.error) == (State.FAILED, error)
-    assert guarded.landed == OTHER
-
-
-def test_the_right_file_after_a_lost_answer_is_done_and_not_taken_for_ours(guarded: World) -> None:
-    outcome = guarded.run(without_report(CONTENT, errors.TransferInterrupted("cut")))
-    assert outcome.state is State.DONE
-    # So nobody removes it where the request turns out to be cancelled.
-    assert outcome.file is None
+        # It is asked again after each pause.
+        unseen.source.faults["stat"] = [errors.Unavailable("no route")] * 4
+    unseen.destination.content = OTHER
+    assert unseen.run().state is State.FAILED
+    assert (unseen.named, unseen.left) == (OTHER, [])
 
 
 # -- the proof by reading alone ---------------------------------------------------------------------------
 
 
-def test_a_wrong_content_is_looked_at_and_removed(guarded: World) -> None:
-    guarded.destination.reads_at_once = True
-    outcome = guarded.run(writes(OTHER))
+def test_a_wrong_content_is_looked_at_and_removed(unseen: World) -> None:
+    unseen.destination.reads_at_once = True
+    outcome = unseen.run(writes(OTHER))
     assert isinstance(outcome.error, errors.ChecksumMismatch)
-    assert guarded.landed is None
+    assert (unseen.named, unseen.left) == (None, [])
 
 
-def test_a_wrong_size_is_looked_at_again(guarded: World) -> None:
-    guarded.destination.reads_at_once = True
-    outcome = guarded.run(writes(CONTENT[:-1]))
+def test_a_wrong_size_is_looked_at_again(unseen: World) -> None:
+    unseen.destination.reads_at_once = True
+    outcome = unseen.run(writes(CONTENT[:-1]))
     assert isinstance(outcome.error, errors.SizeMismatch)
-    assert guarded.landed is None
+    assert (unseen.named, unseen.left) == (None, [])
 
 
-def test_what_cannot_be_read_at_once_is_looked_at(guarded: World) -> None:
-    guarded.destination.reads_at_once = True
-    guarded.destination.faults["read_back"] = [errors.ServerFault("the ticket has expired")]
-    assert guarded.run().state is State.DONE
-    assert guarded.destination.calls[-2:] == ["stat", "checksum"]
+def test_what_cannot_be_read_at_once_is_looked_at(unseen: World) -> None:
+    unseen.destination.reads_at_once = True
+    unseen.destination.faults["read_back"] = [errors.ServerFault("the ticket has expired")]
+    assert unseen.run().state is State.DONE
+    assert unseen.destination.calls[-3:] == ["stat", "checksum", "take_name"]
 
 
 @pytest.mark.parametrize("why", ["proof", "read_back", "no checksum"])
-def test_nothing_is_read_that_nobody_asked_for(guarded: World, why: str) -> None:
-    guarded.destination.reads_at_once = True
+def test_nothing_is_read_that_nobody_asked_for(unseen: World, why: str) -> None:
+    unseen.destination.reads_at_once = True
     if why == "proof":
-        guarded.destination.proof = "size"
+        unseen.destination.proof = "size"
     elif why == "read_back":
-        guarded.job = replace(guarded.job, read_back=False)
+        unseen.job = replace(unseen.job, read_back=False)
     else:
-        guarded.job = replace(guarded.job, adler32=None)
-    assert guarded.run().state is State.DONE
-    assert "read_back" not in guarded.destination.calls
+        unseen.job = replace(unseen.job, adler32=None)
+    assert unseen.run().state is State.DONE
+    assert "read_back" not in unseen.destination.calls
 
 
-def test_a_file_that_was_proven_by_reading_is_known_again_by_reading(guarded: World) -> None:
-    guarded.destination.reads_at_once = True
-    file = guarded.run().file
+def test_a_file_that_was_proven_by_reading_is_known_again_by_reading(unseen: World) -> None:
+    unseen.destination.reads_at_once = True
+    file = unseen.run().file
     assert file is not None
-    guarded.destination.content = OTHER
+    unseen.destination.content = OTHER
     with pytest.raises(errors.AlreadyExists, match="not known to be the file"):
-        remove_copied(file, guarded.destination, guarded.claim)
-    guarded.destination.content = CONTENT
-    remove_copied(file, guarded.destination, guarded.claim)
-    assert guarded.landed is None
+        remove_copied(file, unseen.destination, unseen.claim)
+    unseen.destination.content = CONTENT
+    remove_copied(file, unseen.destination, unseen.claim)
+    assert (unseen.named, unseen.left) == (None, [])

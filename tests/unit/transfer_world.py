@@ -7,6 +7,7 @@ import io
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,9 +17,9 @@ from rucio_cs3.cs3.http.client import HTTPClient
 from rucio_cs3.cs3.reference import MountRoot, Reference
 from rucio_cs3.cs3.resources import FileInfo
 from rucio_cs3.cs3.streams import Reader, UploadBody
-from rucio_cs3.transfers import copies
+from rucio_cs3.transfers import aftermath, copies, ladder, proof
 from rucio_cs3.transfers.copies import Progress
-from rucio_cs3.transfers.ends import End
+from rucio_cs3.transfers.ends import End, Landing
 from rucio_cs3.transfers.ladder import Job, Outcome, transfer_one
 from rucio_cs3.transfers.modes import Mode, Wish
 
@@ -57,13 +58,12 @@ class MemoryEnd:
         self.mtime_s = float(zlib.crc32(name.encode()))
         self.server_sums = False
         self.speaks = self.speaks_still = True
-        self.guards = False
-        self.leaves_parts = True
         self.token_has_died = False
         self.kept: dict[str, str] = {}
         self.reads_at_once = False
         self.ages_asked: list[float] = []
         self.leftovers: list[str] = []
+        self.landings: list[MemoryLanding] = []
         self.faults: dict[str, list[errors.CS3Error]] = {}
         self.told_sizes: list[int] = []
         self.told_sums: list[str] = []
@@ -146,10 +146,7 @@ class MemoryEnd:
 
     def refused_tpc(self) -> None:
         self._called("refused_tpc")
-        self.speaks = self.guards = False
-
-    def guards_names(self) -> bool:
-        return self.guards and self.speaks
+        self.speaks = False
 
     def authorization(self, *, write: bool, lent: bool = False) -> str:
         self._called("authorization")
@@ -161,21 +158,56 @@ class MemoryEnd:
         assert self.content is not None
         yield io.BytesIO(self.content)
 
-    def store(self, body: UploadBody) -> None:
-        self._called("store")
-        if self.content is not None:
-            raise errors.AlreadyExists("something stands there", operation="PUT", target=self.place)
-        # Whole or not at all, as both real kinds of landing have it.
-        self.content = b"".join(bytes(piece) for piece in body)
-
     def keep(self, info: FileInfo, checksums: Mapping[str, str]) -> None:
         assert self.content is not None
         assert info.size == len(self.content)
         self.kept.update(checksums)
 
+    def landing(self) -> MemoryLanding:
+        self.landings.append(MemoryLanding(self))
+        return self.landings[-1]
+
     def sweep(self) -> None:
         self._called("sweep")
         self.leftovers.clear()
+
+
+class MemoryLanding(MemoryEnd):
+    """A hidden sibling. Its content is its own; its faults, and what is told and counted, are the site's."""
+
+    def __init__(self, of: MemoryEnd) -> None:
+        self.__dict__.update(of.__dict__)
+        self.of = of
+        self.content = None
+        self.place = f"{of.place}.part"
+        self.url = f"{of.url}.part"
+        #: What it was told at :meth:`discard`.
+        self.discards: list[bool] = []
+
+    @property
+    def token_has_died(self) -> bool:
+        return self.of.token_has_died
+
+    @token_has_died.setter
+    def token_has_died(self, died: bool) -> None:
+        self.of.token_has_died = died
+
+    def store(self, body: UploadBody) -> None:
+        self._called("store")
+        self.content = b"".join(bytes(piece) for piece in body)
+
+    def take_name(self, file: FileInfo) -> None:
+        self._called("take_name")
+        assert self.content is not None
+        assert file.size == len(self.content)
+        if self.of.content is not None or self.of.is_folder:
+            raise errors.AlreadyExists("something stands there", operation="Move", target=self.of.place)
+        self.of.content, self.of.mtime_s, self.content = self.content, self.mtime_s, None
+
+    def discard(self, *, may_come: bool) -> None:
+        self._called("discard")
+        self.discards.append(may_come)
+        self.content = None
 
 
 @dataclass
@@ -250,35 +282,47 @@ class World:
         return outcome
 
     @property
-    def landed(self) -> bytes | None:
+    def landing(self) -> MemoryLanding:
+        """Where the copy of now lands."""
+        return self.destination.landings[-1]
+
+    @property
+    def named(self) -> bytes | None:
+        """What stands under the file's name at the destination."""
         return self.destination.content
+
+    @property
+    def left(self) -> list[bytes]:
+        """What stands under hidden names there."""
+        return [landing.content for landing in self.destination.landings if landing.content is not None]
 
 
 def copied(world: World, progress: Progress) -> None:
     progress(0)
-    world.destination.content = world.source.content
+    world.landing.content = world.source.content
 
 
-def make_world(monkeypatch: pytest.MonkeyPatch, *, guards: bool = False) -> World:
+def make_world(monkeypatch: pytest.MonkeyPatch, *, unseen: bool) -> World:
     """A world in which everything goes well; its pauses take no time.
 
-    :param guards: whether the destination has proven that a pull replaces nothing; it does what it has proven.
+    :param unseen: whether a first attempt asks for the copy before it looks; a large file's does not.
     """
     world = World()
-    world.destination.guards = guards
+    if not unseen:
+        monkeypatch.setattr(ladder, "UNSEEN_BYTES", -1)
 
-    def pull(size: int, checksums: Mapping[str, str], source: End, destination: End, progress: Progress) -> None:
-        assert (source, destination) == (world.source, world.destination)
-        if world.destination.guards and (world.destination.content is not None or world.destination.is_folder):
-            raise errors.AlreadyExists("something stands there", operation="COPY", code="HTTP 412")
+    def pull(size: int, checksums: Mapping[str, str], source: End, landing: Landing, progress: Progress) -> None:
+        assert (source, landing) == (world.source, world.landing)
         world.pulls(world, progress)
 
-    def push(size: int, checksums: Mapping[str, str], source: End, destination: End, progress: Progress) -> None:
-        assert (source, destination) == (world.source, world.destination)
+    def push(size: int, checksums: Mapping[str, str], source: End, landing: Landing, progress: Progress) -> None:
+        assert (source, landing) == (world.source, world.landing)
         world.pushes(world, progress)
 
     monkeypatch.setattr(copies, "COPIES", {Mode.PULL: pull, Mode.PUSH: push, Mode.RELAY: copies.COPIES[Mode.RELAY]})
-    monkeypatch.setattr("rucio_cs3.transfers.proof.time.sleep", world.pauses.append)
+    monkeypatch.setattr(aftermath, "_STUB_S", 0.3)
+    for module in (proof, ladder):
+        monkeypatch.setattr(module, "time", SimpleNamespace(sleep=world.pauses.append))
     return world
 
 
@@ -289,7 +333,7 @@ def writes(data: bytes, then: errors.CS3Error | None = None) -> ThirdParty:
         if then is None or then.code is None:
             # With a code it is an answer in place of a report.
             progress(0)
-        world.destination.content = data
+        world.landing.content = data
         if then is not None:
             raise then
 

@@ -37,7 +37,8 @@ from pathlib import Path
 from typing import Any
 
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.local_files import PART_PREFIX, PART_SUFFIX, SafeFile, hidden_sibling, local_errors
+from rucio_cs3.cs3.hidden_names import PART_PREFIX, PART_SUFFIX
+from rucio_cs3.cs3.local_files import SafeFile, hidden_sibling, local_errors
 
 _log = logging.getLogger(__name__)
 

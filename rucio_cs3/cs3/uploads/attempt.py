@@ -25,8 +25,7 @@ class Options:
     """How one upload is done; the meaning is that of :meth:`rucio_cs3.cs3.storage.CS3Storage.upload`.
 
     :param mtime_s: modification time of the local file, in seconds since the epoch; None where there is none.
-    :param traceable: :meth:`rucio_cs3.cs3.uploads.uploads.Uploads.sweep` may take what is left of it, should this
-        process be killed.
+    :param hidden: the place is a hidden sibling already, so nothing is in its way, and it gets no other name here.
     :param restarts: the body can be read again at no cost, so it may be sent again.
     :param source: the local file whose upload another process may go on with; None where none may.
     """
@@ -35,7 +34,7 @@ class Options:
     overwrite: bool = False
     read_back: bool = False
     idle_timeout_s: float | None = None
-    traceable: bool = False
+    hidden: bool = False
     restarts: bool = False
     source: LocalSource | None = None
 

@@ -1,21 +1,20 @@
 """What an upload may leave behind where it fails, and its removal: hidden siblings, and refuted files under a name.
 
-Says how hidden siblings are called, too, because that is what they are found by.
-:mod:`rucio_cs3.cs3.uploads.uploads` decides when something has failed.
+:mod:`rucio_cs3.cs3.uploads.uploads` decides when something has failed; for a copy between two sites,
+:mod:`rucio_cs3.transfers.cs3_end`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
-import secrets
 import time
 from collections.abc import Callable
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.config import Endpoint
 from rucio_cs3.cs3.gateway import Gateway
+from rucio_cs3.cs3.hidden_names import is_hidden_sibling
 from rucio_cs3.cs3.namespace import OPEN_OUTCOME, Namespace
 from rucio_cs3.cs3.reference import Reference
 
@@ -33,42 +32,26 @@ _UNDO_S = 3.0
 #: Errors of a gateway that may do soon what was asked.
 _SOON = (*OPEN_OUTCOME, errors.Throttled)
 
-#: Names of hidden siblings: this, something random, and that.
-_PREFIX = ".rucio-cs3."
-_SUFFIX = ".part"
-
 
 class Leftovers:
-    """Hidden siblings and refuted files at one endpoint; safe for many threads. No method that removes something
-    raises where it cannot: the error of the upload is the one to report.
-    """
+    """Hidden siblings and refuted files at one endpoint; safe for many threads."""
 
     def __init__(self, endpoint: Endpoint, gateway: Gateway, namespace: Namespace) -> None:
         self._endpoint = endpoint
         self._gateway = gateway
         self._namespace = namespace
 
-    def sibling(self, reference: Reference, *, traceable: bool) -> Reference:
-        """A hidden sibling that nobody else has.
-
-        :param traceable: :meth:`sweep` may take it.
-        """
-        prefix = _traceable_prefix(reference) if traceable else _PREFIX
-        return reference.sibling(f"{prefix}{secrets.token_hex(8)}{_SUFFIX}")
-
     def sweep(self, reference: Reference) -> None:
-        """See :meth:`rucio_cs3.cs3.storage.CS3Storage.sweep`; raises what the gateway says.
+        """See :meth:`rucio_cs3.cs3.storage.CS3Storage.sweep`.
 
         :raises CS3Error: when the folder cannot be listed, or a sibling not be removed.
         """
-        prefix = _traceable_prefix(reference)
         try:
             listed = self._namespace.list(reference.parent)
         except errors.NotFound:
             return
         for info in listed:
-            name = info.reference.name
-            if name.startswith(prefix) and name.endswith(_SUFFIX) and not info.is_directory:
+            if is_hidden_sibling(info.reference.name, reference) and not info.is_directory:
                 _log.warning("%s: removing %s, which a killed transfer left", self._endpoint.name, info.reference)
                 with contextlib.suppress(errors.NotFound):
                     self._gateway.delete(info.reference)
@@ -80,6 +63,7 @@ class Leftovers:
             broke, maybe only after a first look.
         :param hurried: somebody has pressed Ctrl-C, and does not wait long for a gateway that is silent.
         :returns: whether something was removed.
+        :raises CS3Error: when something may be left.
         """
         stub_by = time.monotonic() + (_STUB_S if stubs else 0.0)
         while True:
@@ -91,13 +75,11 @@ class Leftovers:
                 # Nothing has come into being, or not yet: the server may notice the end later than we do.
                 if time.monotonic() >= stub_by:
                     return False
-            except errors.CS3Error as error:
-                self._is_left(landing, error)
-                return False
             time.sleep(_POLL_S)
 
     def remove_own(self, reference: Reference, etag: str) -> None:
-        """Remove what an upload stored under the name itself, and nothing that somebody else stored there.
+        """Remove what an upload stored under the name itself, and nothing that somebody else stored there. Raises
+        nothing: the error of the upload is the one to report.
 
         ``if_not_exist`` is looked at when the ticket is given, not when the bytes are committed, so another
         upload may have taken the name meanwhile. A cut PUT leaves nothing at this line, so without an etag
@@ -111,7 +93,7 @@ class Leftovers:
         except errors.NotFound:
             pass  # gone since
         except errors.CS3Error as error:
-            self._is_left(reference, error)
+            self.is_left(reference, error)
 
     def _remove_own(self, reference: Reference, etag: str) -> None:
         standing = self._namespace.present(reference)
@@ -120,7 +102,8 @@ class Leftovers:
         elif standing is not None:
             _log.warning("%s: %s is not known to be of this upload, so it stays", self._endpoint.name, reference)
 
-    def _is_left(self, reference: Reference, error: errors.CS3Error) -> None:
+    def is_left(self, reference: Reference, error: errors.CS3Error) -> None:
+        """Say that something may be left, where another error is the one to report."""
         _log.warning("%s: could not remove the unfinished upload %s: %s", self._endpoint.name, reference, error)
 
 
@@ -135,8 +118,3 @@ def _repeated(remove: Callable[[], object]) -> None:
             if time.monotonic() >= undo_by:
                 raise
         time.sleep(_POLL_S)
-
-
-def _traceable_prefix(reference: Reference) -> str:
-    """The same for all uploads of one file, and short also for a name of 255 bytes; no other upload's name has it."""
-    return f"{_PREFIX}{hashlib.sha256(reference.name.encode()).hexdigest()[:16]}."

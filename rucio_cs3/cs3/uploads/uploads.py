@@ -13,6 +13,9 @@ cut PUT leaves. Calls on one line below go at the same time, those in brackets o
                           PUT
                           Stat name, until it can be read
 
+What is to land under a hidden name alone (:attr:`~rucio_cs3.cs3.uploads.attempt.Options.hidden`) is done when that is
+proven: nobody looks at its later name, nor moves it.
+
 Where an attempt fails by the network or a server that is busy, the next one begins with a new Initiate: a ticket is
 never used twice (OpenCloud appends to what came before). What the last of them fails with is what is raised.
 """
@@ -30,6 +33,7 @@ from rucio_cs3.cs3.config import Endpoint
 from rucio_cs3.cs3.data_gateway import DataGateway
 from rucio_cs3.cs3.downloads.downloads import Downloads
 from rucio_cs3.cs3.gateway import Absence, Gateway
+from rucio_cs3.cs3.hidden_names import hidden_sibling
 from rucio_cs3.cs3.kept_checksums import KeptChecksums
 from rucio_cs3.cs3.login.tokens import TokenSource
 from rucio_cs3.cs3.namespace import OPEN_OUTCOME, Namespace
@@ -63,6 +67,7 @@ class Uploads:
         gateway: Gateway,
         data: DataGateway,
         namespace: Namespace,
+        leftovers: Leftovers,
         downloads: Downloads,
         kept: KeptChecksums,
         resumable: ResumableUploads,
@@ -73,7 +78,7 @@ class Uploads:
         self._namespace = namespace
         self._resumable = resumable
         self._sending = Sending(endpoint, gateway, data, resumable)
-        self._leftovers = Leftovers(endpoint, gateway, namespace)
+        self._leftovers = leftovers
         self._arrivals = Arrivals(endpoint, namespace, downloads, kept)
 
     def upload(self, body: UploadBody, reference: Reference, options: Options) -> FileInfo | None:
@@ -147,11 +152,6 @@ class Uploads:
             pass  # for its checksums; nothing is sent
         return info.size == len(body) and agree(body.digests.hexdigests(), info.checksums)
 
-    def sweep(self, reference: Reference) -> None:
-        """See :meth:`rucio_cs3.cs3.storage.CS3Storage.sweep`."""
-        if self._endpoint.upload_landing == "temporary":
-            self._leftovers.sweep(reference)
-
     def _folder_was_gone(self, folder: Reference, error: errors.CS3Error, attempt: Attempt) -> bool:
         """Whether an attempt failed because the folder was missing that nobody had looked at; it is there now.
 
@@ -182,13 +182,17 @@ class Uploads:
         if unfinished is not None:
             landing = reference.sibling(unfinished.landing)
         else:
-            landing = self._leftovers.sibling(reference, traceable=options.traceable)
-        is_large = len(body) > SMALL_BYTES or options.traceable
+            landing = reference if options.hidden else hidden_sibling(reference)
+        is_large = len(body) > SMALL_BYTES
+        look = is_large and not options.hidden
         with self._undone_on_failure(landing, body, attempt.resumption):
-            tickets = self._ticket_and_folder(landing, reference, body, headers, options, attempt, look=is_large)
+            tickets = self._ticket_and_folder(landing, reference, body, headers, options, attempt, look=look)
             delivery = Delivery(body=body, landing=landing, headers=headers, options=options, attempt=attempt)
             self._sending.send(tickets, delivery)
             absent: Absence | None = None
+            if options.hidden:
+                self._prove(body, landing, options, attempt)
+                return
             if options.overwrite and is_large:
                 self._prove(body, landing, options, attempt)  # that it is no folder was seen before it was sent
             elif attempt.lost or (is_large and options.read_back):
@@ -196,9 +200,9 @@ class Uploads:
                 self._prove(body, landing, options, attempt)
                 absent = _free(reference, self._gateway.glance(reference), options, meanwhile=is_large)
             else:
-                look = Aside(lambda: self._gateway.glance(reference))
+                seen = Aside(lambda: self._gateway.glance(reference))
                 self._prove(body, landing, options, attempt)
-                absent = _free(reference, look.result(), options, meanwhile=is_large)
+                absent = _free(reference, seen.result(), options, meanwhile=is_large)
             # Move would replace what stands there.
             self._namespace.move(landing, reference, size=len(body), absent=None if options.overwrite else absent)
 
@@ -348,8 +352,11 @@ class Uploads:
             )
             # An upload by TUS that is not whole makes none.
             stubs = body.begun and not answered and not resumption.by_tus
-            if self._leftovers.remove_sibling(landing, stubs=stubs, hurried=not isinstance(failure, Exception)):
-                resumption.claim.forget()
+            try:
+                if self._leftovers.remove_sibling(landing, stubs=stubs, hurried=not isinstance(failure, Exception)):
+                    resumption.claim.forget()
+            except errors.CS3Error as error:
+                self._leftovers.is_left(landing, error)
             raise
 
 

@@ -69,14 +69,12 @@ class _Answer:
     """
     :param since: by the monotonic clock, as is ``until``.
     :param disproved: how often in a row copies have shown the opposite of a yes.
-    :param guards: whether it was refused because something stood there.
     """
 
     speaks: bool
     since: float
     until: float
     disproved: int = 0
-    guards: bool = False
 
     def holds(self, now: float, max_age_s: float | None) -> bool:
         """Whether nobody has to be asked again."""
@@ -131,7 +129,7 @@ class TPCProbes:
                 # One exception raised in many threads would collect all their tracebacks.
                 raise copy.copy(exc) from exc
         try:
-            speaks, guards = _ask(http, url, authorization)
+            speaks = _ask(http, url, authorization)
         except BaseException as exc:
             self._finish(url, mine)
             mine.set_exception(exc if isinstance(exc, errors.CS3Error) else _interrupted(url))
@@ -141,21 +139,9 @@ class TPCProbes:
         disproved = 0 if known is None or known.speaks else known.disproved
         now = self._clock()
         until = now + (YES_S if speaks else NO_S)
-        self._finish(url, mine, _Answer(speaks, now, until, disproved, guards))
+        self._finish(url, mine, _Answer(speaks, now, until, disproved))
         mine.set_result(speaks)
         return speaks
-
-    def guards(self, http: HTTPClient, base_url: str, authorization: str) -> bool:
-        """Whether the server has refused the probe because something stood there, so that with ``Overwrite: F`` a pull
-        replaces nothing. Asked and kept as by :meth:`ask`.
-
-        :raises CS3Error: as :meth:`ask`.
-        """
-        if not self.ask(http, base_url, authorization):
-            return False
-        with self._lock:
-            known = self._answers.get(_folder(base_url))
-        return known is not None and known.guards
 
     def note(self, base_url: str, *, speaks: bool) -> None:
         """What a copy has just shown.
@@ -196,9 +182,9 @@ def _interrupted(url: str) -> errors.CS3Error:
     return errors.Cancelled("the thread that was asking was interrupted", operation="COPY", target=url, retryable=True)
 
 
-def _ask(http: HTTPClient, url: str, authorization: str) -> tuple[bool, bool]:
+def _ask(http: HTTPClient, url: str, authorization: str) -> bool:
     """
-    :returns: whether the server does third-party copies, and whether it refused this one for what stands there.
+    :returns: whether the server does third-party copies.
     :raises CS3Error: when the answer is neither yes nor no.
     """
     headers = {
@@ -219,23 +205,21 @@ def _ask(http: HTTPClient, url: str, authorization: str) -> tuple[bool, bool]:
             error = http_error(response, "COPY", url)
     if 200 <= status < 300:
         if parser.outcome is not None and not parser.outcome.success:
-            return True, False  # it went to the source, and found none
+            return True  # it went to the source, and found none
         raise errors.ProtocolViolation(
             f"the server claims ({status}) to have copied a file that does not exist onto this folder; look at what "
             "stands there now, and set a transfer mode by hand",
             operation="COPY",
             target=url,
         )
-    if status == 412:
-        return True, True
-    if status == 400 and server.lower().startswith("dcache"):
-        return True, False
+    if status == 412 or (status == 400 and server.lower().startswith("dcache")):
+        return True
     # A redirect that is not followed is as good as a no: a copy would not be, either.
     if status in (400, 405, 501) or 300 <= status < 400:
         if stands(http, url, authorization) is False:
             # XRootD 5.5.3 with its TPC library says 400 here, too.
             raise _unclear(error, "there is no such folder to ask about")
-        return False, False
+        return False
     raise _unclear(error, "whether the server does third-party copies cannot be told")
 
 

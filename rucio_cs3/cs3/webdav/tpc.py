@@ -67,7 +67,6 @@ def pull(
     source_authorization: str,
     destination_authorization: str,
     on_marker: Progress | None = None,
-    on_accepted: Callable[[], object] | None = None,
 ) -> None:
     """Have the destination fetch the file from the source; returns when the destination claims success.
 
@@ -78,8 +77,6 @@ def pull(
     :param source_authorization: header value; goes to the destination as ``TransferHeaderAuthorization``, and from
         it to the source.
     :param on_marker: called in this thread for each performance marker; what it raises ends the copy.
-    :param on_accepted: called in this thread when the destination says 202: it saw nothing in the way then
-        (``Overwrite: F``; Reva v3.12.1, ocdav/tpc.go, handleTPCPull). What it raises ends the copy.
     :raises AlreadyExists: when something stands at the destination.
     :raises Unsupported: when the destination refused before anything was written: it does no third-party copies.
     :raises NotFound: when the destination found no such file at the source.
@@ -96,7 +93,7 @@ def pull(
         other_url=source_url,
         other_authorization=source_authorization,
     )
-    _copy(http, request, on_marker, on_accepted)
+    _copy(http, request, on_marker)
 
 
 def push(
@@ -115,7 +112,7 @@ def push(
     are equal (Reva v3.12.1: with ``T`` it deletes first what it is to read then).
 
     *What stands at the destination is not safe*: neither Reva v3.12.1 nor XRootD 5.5.3 looks at ``Overwrite`` in a
-    push, nor has either anything to tell the other server with. The caller must have looked.
+    push, nor has either anything to tell the other server with. So the destination has to be a name that nobody has.
 
     :param http: HTTP client of the source's endpoint.
     :param destination_authorization: header value; goes to the source as ``TransferHeaderAuthorization``, and from
@@ -170,12 +167,7 @@ class _Request(Confidential):
         return kind(message, operation="COPY", target=self.url)
 
 
-def _copy(
-    http: HTTPClient,
-    request: _Request,
-    on_marker: Progress | None,
-    on_accepted: Callable[[], object] | None = None,
-) -> None:
+def _copy(http: HTTPClient, request: _Request, on_marker: Progress | None) -> None:
     """Send the COPY and read its report.
 
     :raises CS3Error: unless the server claims success.
@@ -185,8 +177,6 @@ def _copy(
     with ask_to_copy(http, request.url, request.headers, idle_timeout_s=MARKER_TIMEOUT_S) as response:
         status = response.status_code
         if status in _REPORTING:
-            if status == 202 and on_accepted is not None:
-                on_accepted()
             _read(response, parser, request, on_marker)
         elif not 200 <= status < 300:
             refusal = http_error(response, "COPY", request.url)

@@ -81,6 +81,19 @@ class WebDAVClient:
             )
         return multistatus.parse(body, reference)
 
+    def files_in(self, folder: Reference) -> list[str]:
+        """The names of a folder's files, without its folders; one round trip.
+
+        :raises NotFound: when there is no such folder.
+        :raises ProtocolViolation: also for a listing that is beyond one of the limits of :mod:`.multistatus`.
+        """
+        headers = {"Depth": "1", "Content-Type": "application/xml; charset=utf-8"}
+        with self.request("PROPFIND", folder, headers=headers, body=multistatus.LISTING_REQUEST) as response:
+            if response.status_code != 207:
+                raise http_error(response, "PROPFIND", str(folder))
+            body = response.read(multistatus.LISTING_MAX_BYTES + 1)
+        return multistatus.files_in(body, folder)
+
     def checksums(self, info: FileInfo) -> Mapping[str, str]:
         """A file's checksums by the server (``Want-Digest``, RFC 3230); empty where it gives none.
 
@@ -168,20 +181,14 @@ class WebDAVClient:
         return RemoteFile(lambda: self.request("GET", reference), size=size, target=str(reference))
 
     def put(self, body: UploadBody, reference: Reference) -> None:
-        """Send a file's bytes, once; nothing that stands there is replaced.
+        """Send a file's bytes, once, to a name that nobody else has: a server that knows no ``If-None-Match`` replaces
+        what stands there (XRootD 5.5.3).
 
-        It stands under its name while it is being sent, and *of a cut upload a part may stay*, or appear a moment
-        later: by then it may be another process's file, which only the caller can find out. The look before and the
-        PUT are not one step where the server knows no ``If-None-Match`` (XRootD 5.5.3).
+        It stands under that name while it is being sent, and *of a cut upload a part may stay*, or appear a moment
+        later.
 
-        :raises AlreadyExists: when something stands there.
+        :raises AlreadyExists: when something stands there, and the server says so.
         """
-        try:
-            self.stat(reference)
-        except errors.NotFound:
-            pass
-        else:
-            raise errors.AlreadyExists("something stands there already", operation="PUT", target=str(reference))
         size = len(body)
         headers = {"Content-Type": "application/octet-stream", "If-None-Match": "*"}
         if size:
@@ -212,6 +219,7 @@ class WebDAVClient:
         *,
         write: bool = False,
         headers: Mapping[str, str] | None = None,
+        headers_at: Callable[[str], Mapping[str, str]] = lambda _: {},
         body: UploadBody | bytes | None = None,
         idle_timeout_s: float | None = None,
         patience_s: float = 0.0,
@@ -221,6 +229,8 @@ class WebDAVClient:
         Where the token was not accepted (401) and there is another one, it is sent once more; a file's bytes are not.
 
         :param write: whether the token has to allow writing.
+        :param headers_at: more headers, of the URL that the request goes to; after a redirect it gets that of the data
+            node, which is a secret.
         :param idle_timeout_s: longest silence, where shorter than the site's.
         :param patience_s: so much longer than that.
         """
@@ -229,7 +239,7 @@ class WebDAVClient:
         again = not isinstance(body, UploadBody)
         never_here = False
         for _ in range(_REDIRECTS_MAX + 1):
-            sent = dict(headers or {})
+            sent = {**(headers or {}), **headers_at(url)}
             if authorization is not None:
                 sent["Authorization"] = authorization
             with self.http.request(
@@ -280,6 +290,9 @@ class WebDAVClient:
         def refused(why: str) -> errors.ProtocolViolation:
             return errors.ProtocolViolation(f"{self.site.name}: the server redirects {why}", target=target)
 
+        with contextlib.suppress(UnicodeError):
+            # Headers are read as Latin-1; XRootD 5.5.3 writes names in UTF-8 into it, without percents.
+            location = location.encode("latin-1").decode()
         try:
             following = urljoin(url, location)
             parts = urlsplit(following)

@@ -35,7 +35,7 @@ from rucio_cs3.agent.transfer_log import Subject
 from rucio_cs3.agent.watching import ProgressWatch
 from rucio_cs3.cs3 import FileInfo, Reference, errors
 from rucio_cs3.cs3.reference import MountRoot
-from rucio_cs3.transfers.ends import CS3End
+from rucio_cs3.transfers.cs3_end import CS3End
 from rucio_cs3.transfers.jobs import Job, Outcome, RequestGone, State, Stopping
 from rucio_cs3.transfers.modes import Mode
 

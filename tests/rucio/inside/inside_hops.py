@@ -9,23 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from rucio.common.utils import generate_uuid
 from rucio.core import rse as rse_core
 from rucio.core.topology import Topology
 from rucio.core.transfer import ProtocolFactory
 from rucio.db.sqla import models
-from rucio.db.sqla.constants import DatabaseOperationType, RequestState, RequestType
+from rucio.db.sqla.constants import DatabaseOperationType, RequestState
 from rucio.db.sqla.session import db_session
 from rucio.rse import RSE_REGION
-from sqlalchemy import delete, insert, update
+from sqlalchemy import update
 
 from rucio_cs3 import rses
 from rucio_cs3.agent import hops
 from rucio_cs3.agent.sites import Sites
 from rucio_cs3.cs3 import errors
-from rucio_cs3.reasons import MAY_GO_ON
 from rucio_cs3.sandbox.cloud import EmbeddedCloud
-from rucio_cs3.transfers.ends import CS3End
+from rucio_cs3.transfers.cs3_end import CS3End
 from rucio_cs3.transfers.webdav_end import WebDAVEnd
 
 if TYPE_CHECKING:
@@ -110,34 +108,6 @@ def test_a_hop_between_a_cloud_and_a_plain_site(ready: Callable[..., Queue], pla
     assert end.name == name
     assert end.authorization(write=plain == "destination") == f"Bearer token-of-{name}"
     assert (end.wish, end.proof) == ("auto", "read")
-
-
-def test_an_attempt_knows_that_the_end_of_an_earlier_copy_was_not_seen(ready: Callable[..., Queue]) -> None:
-    queue = ready(impls=(OURS, OURS))
-    queue.ask("f")
-    queue.submit()
-    first, second = generate_uuid(), generate_uuid()
-    row = {**queue.row("f"), "retry_count": 2, "previous_attempt_id": second}
-    topology = Topology(ignore_availability=True)
-    assert not hops.open_hop(row, topology).job.chased
-    for reason, chased in (("the source has no such file", False), (f"cut; {MAY_GO_ON}", True)):
-        with db_session(DatabaseOperationType.WRITE) as session:
-            session.execute(delete(models.RequestHistory))
-            for request_id, previous, told in ((first, None, reason), (second, first, "refused")):
-                session.execute(
-                    insert(models.RequestHistory).values(
-                        id=request_id,
-                        previous_attempt_id=previous,
-                        err_msg=told,
-                        scope=row["scope"],
-                        name="f",
-                        dest_rse_id=row["dest_rse_id"],
-                        request_type=RequestType.TRANSFER,
-                        state=RequestState.FAILED,
-                    )
-                )
-        assert hops.open_hop(row, topology).job.chased is chased
-    assert not hops.open_hop({**row, "previous_attempt_id": None}, topology).job.chased
 
 
 @pytest.mark.parametrize(
