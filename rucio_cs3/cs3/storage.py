@@ -31,6 +31,7 @@ from rucio_cs3.cs3.empty_folders import EmptyFolders
 from rucio_cs3.cs3.file_deletions import FileDeletions
 from rucio_cs3.cs3.file_versions import OldVersions, old_versions
 from rucio_cs3.cs3.gateway import Gateway
+from rucio_cs3.cs3.hidden_files import HiddenFiles
 from rucio_cs3.cs3.http.client import HTTPClient
 from rucio_cs3.cs3.kept_checksums import KeptChecksums
 from rucio_cs3.cs3.local_files import open_source
@@ -85,10 +86,11 @@ class CS3Storage:
         self._downloads = Downloads(endpoint, self._gateway, data, self._namespace)
         self._kept = KeptChecksums(self._gateway, name=endpoint.name, enabled=endpoint.keep_checksums)
         resumable = ResumableUploads(endpoint, self.http, self._gateway, self._namespace, provider)
-        self._leftovers = Leftovers(endpoint, self._gateway, self._namespace)
+        leftovers = Leftovers(endpoint, self._gateway, self._namespace)
         self._uploads = Uploads(
-            endpoint, self._gateway, data, self._namespace, self._leftovers, self._downloads, self._kept, resumable
+            endpoint, self._gateway, data, self._namespace, leftovers, self._downloads, self._kept, resumable
         )
+        self.hidden_files = HiddenFiles(self._namespace, self._uploads, leftovers)
 
     def __enter__(self) -> CS3Storage:
         return self
@@ -293,7 +295,6 @@ class CS3Storage:
         *,
         overwrite: bool = False,
         restarts: bool = False,
-        hidden: bool = False,
     ) -> None:
         """Send what ``body`` reads, by the same ladder and with the same promises as :meth:`upload`; nothing of it
         passes the local disk.
@@ -302,12 +303,10 @@ class CS3Storage:
 
         :param overwrite: replace what stands there; otherwise that is an error.
         :param restarts: ``body`` can be read again at no cost, so it may be sent again.
-        :param hidden: ``reference`` is a :func:`~rucio_cs3.cs3.hidden_names.hidden_sibling` that nobody else has: it
-            stays under that name until :meth:`take_name`.
         :raises AlreadyExists: when the name is taken.
         :raises ChecksumMismatch: when the content is not what ``body`` is to have; the server never had all of it.
         """
-        self._uploads.upload(body, reference, Options(overwrite=overwrite, restarts=restarts, hidden=hidden))
+        self._uploads.upload(body, reference, Options(overwrite=overwrite, restarts=restarts))
 
     def keep_checksums(self, info: FileInfo, sums: Mapping[str, str]) -> bool:
         """Keep checksums as metadata of a file whose content has just been proven to have them, for later looks at it.
@@ -321,36 +320,6 @@ class CS3Storage:
         :returns: whether they are kept now.
         """
         return self._kept.keep(info, sums)
-
-    def take_name(self, hidden: Reference, reference: Reference, *, size: int) -> None:
-        """Give a hidden sibling of ``size`` bytes, which is whole and proven, the name of its file.
-
-        One look and one Move. Reva v3.12.1 has no condition for its Move, so what comes to stand there between the two
-        is replaced.
-
-        :raises AlreadyExists: when something stands there; both stay.
-        """
-        self._namespace.take_name(hidden, reference, size=size)
-
-    def discard(self, hidden: Reference, *, may_come: bool) -> None:
-        """Remove what stands under the name of a hidden sibling, if anything.
-
-        :param may_come: it may yet come into being, as what a broken connection leaves: then it is waited for, up to
-            two seconds.
-        :raises CS3Error: when something may be left, because the gateway did not answer for some seconds, or refused.
-        """
-        self._leftovers.remove_sibling(hidden, stubs=may_come)
-
-    def sweep(self, reference: Reference) -> None:
-        """Remove the traceable hidden siblings of a file, which killed processes have left, or a site that went on by
-        itself with a copy nobody waited for any more.
-
-        One listing of the folder. A living transfer of the same file fails then, and leaves nothing: call it only where
-        there is to be no other.
-
-        :raises CS3Error: when the folder cannot be listed, or a sibling not be removed.
-        """
-        self._leftovers.sweep(reference)
 
     def open(self, reference: Reference) -> RemoteFile:
         """A file to read from its beginning; the server is looked at now, and asked for the bytes on entry of the

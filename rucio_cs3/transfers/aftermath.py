@@ -58,31 +58,43 @@ def arrived(error: errors.CS3Error, job: Job, landing: Landing, *, wait: bool) -
     """
     if isinstance(error, _FINAL) or error.retry_after_s is not None:
         return None
-    give_up = time.monotonic() + (_STUB_S if wait else 0.0)
-    while True:
-        try:
-            info = landing.settled()
-            break
-        except errors.NotFound:
-            if time.monotonic() >= give_up:
-                return None
-        except errors.CS3Error as exc:
-            _log.info("%s: %s cannot be looked at: %s", job.request_id, landing.place, exc)
-            return None
-        time.sleep(_STUB_POLL_S)
-    if not compares_content(job, landing, info):
-        return None
     try:
-        if find_fault(job, landing, info) is not None:
-            return None
+        file = proven(job, landing, _seen(landing, within_s=_STUB_S if wait else 0.0))
+    except errors.NotFound:
+        return None
     except errors.CS3Error as exc:
         _log.info("%s: %s cannot be proven: %s", job.request_id, landing.place, exc)
         return None
-    _log.info("%s: %s has come whole in spite of: %s", job.request_id, landing.place, error)
+    if file is not None:
+        _log.info("%s: %s has come whole in spite of: %s", job.request_id, landing.place, error)
+    return file
+
+
+def proven(job: Job, landing: Landing, info: FileInfo) -> FileInfo | None:
+    """What was seen to have landed, where its content is proven to be the file's.
+
+    :raises CS3Error: where that cannot be found out.
+    """
+    if not compares_content(job, landing, info) or find_fault(job, landing, info) is not None:
+        return None
     return info
 
 
-def after_failure(error: errors.CS3Error, job: Job, landing: Landing, mode: Mode, *, may_come: bool) -> Outcome:
+def _seen(landing: Landing, *, within_s: float) -> FileInfo:
+    """
+    :raises NotFound: when nothing has appeared until then.
+    """
+    give_up = time.monotonic() + within_s
+    while True:
+        try:
+            return landing.settled()
+        except errors.NotFound:
+            if time.monotonic() >= give_up:
+                raise
+        time.sleep(_STUB_POLL_S)
+
+
+def after_failure(error: errors.CS3Error, job: Job, landing: Landing, mode: Mode | None, *, may_come: bool) -> Outcome:
     """Leave nothing of a failed copy, and say what the failure means.
 
     :param may_come: something of it may yet come into being.

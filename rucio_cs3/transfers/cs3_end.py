@@ -6,7 +6,7 @@ Names and looks go over gRPC, the copy itself is the business of the cloud's Web
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from rucio_cs3.cs3.config import Proof
@@ -119,8 +119,9 @@ class CS3End:
     def landing(self) -> CS3Landing:
         return CS3Landing(self._storage, self._reference, wish=self.wish)
 
-    def sweep(self) -> None:
-        self._storage.sweep(self._reference)
+    def leftovers(self) -> Sequence[CS3Landing]:
+        found = self._storage.hidden_files.left_of(self._reference)
+        return [CS3Landing(self._storage, self._reference, hidden, wish=self.wish) for hidden in found]
 
     @property
     def _base_url(self) -> str:
@@ -133,10 +134,13 @@ class CS3Landing(CS3End):
     """A hidden sibling of a file in a CS3 cloud.
 
     :param named: the file.
+    :param hidden: a new one by default.
     """
 
-    def __init__(self, storage: CS3Storage, named: Reference, *, wish: Wish = "auto") -> None:
-        hidden = hidden_sibling(named, traceable=True)
+    def __init__(
+        self, storage: CS3Storage, named: Reference, hidden: Reference | None = None, *, wish: Wish = "auto"
+    ) -> None:
+        hidden = hidden or hidden_sibling(named, traceable=True)
         super().__init__(storage, hidden, url=storage.endpoint.webdav.url(hidden), wish=wish)
         self._named = named
         self._stored = False
@@ -144,10 +148,10 @@ class CS3Landing(CS3End):
     def store(self, body: UploadBody) -> None:
         # An upload that fails waits for what may come, and removes it.
         self._stored = True
-        self._storage.store(body, self._reference, hidden=True)
+        self._storage.hidden_files.store(body, self._reference)
 
     def take_name(self, file: FileInfo) -> None:
-        self._storage.take_name(self._reference, self._named, size=file.size)
+        self._storage.hidden_files.take_name(self._reference, self._named, size=file.size)
 
     def discard(self, *, may_come: bool) -> None:
-        self._storage.discard(self._reference, may_come=may_come and not self._stored)
+        self._storage.hidden_files.discard(self._reference, may_come=may_come and not self._stored)

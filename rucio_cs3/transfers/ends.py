@@ -7,7 +7,7 @@ over HTTP only (:mod:`rucio_cs3.transfers.webdav_end`). :mod:`rucio_cs3.agent.ho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -141,11 +141,11 @@ class End(Protocol):
         """A new hidden sibling of the file, for one copy. Nothing stands there, and nobody is asked."""
         ...
 
-    def sweep(self) -> None:
-        """Remove what earlier attempts have left in landings of this file. Somebody else's copy that is still on its
-        way into one fails then, or ends as a hidden file.
+    def leftovers(self) -> Sequence[Landing]:
+        """Landings of this file that earlier attempts have left. One that somebody else's copy is still on its way into
+        is among them.
 
-        :raises CS3Error: when that cannot be found out, or something not be removed.
+        :raises CS3Error: when that cannot be found out.
         """
         ...
 

@@ -15,7 +15,6 @@ The sites are :class:`rucio_cs3.transfers.ends.End`. Job, claim and outcome are 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from rucio_cs3.cs3.resources import FileInfo
 from rucio_cs3.transfers import aftermath, copies, modes
 from rucio_cs3.transfers.ends import End, Landing, NothingToLend
 from rucio_cs3.transfers.jobs import Claim, ClaimLost, Job, Outcome, RequestGone, State, Stopping, Watch
+from rucio_cs3.transfers.leftovers import Leftovers
 from rucio_cs3.transfers.modes import Mode
 from rucio_cs3.transfers.proof import NothingThere, prove
 from rucio_cs3.transfers.standing import is_there, look_at_source
@@ -104,12 +104,13 @@ class _Attempt:
         self._destination = destination
         self._claim = claim
         self._watch = watch
-        # That was begun; None while nothing can have been written.
+        self._leftovers = Leftovers(job, destination)
+        # None while nothing was begun.
         self._mode: Mode | None = None
+        # Something may stand in the landing.
+        self._landed = False
         # Something of it may yet come into being.
         self._may_come = False
-        # Something of an earlier attempt could not be removed before the copy.
-        self._unswept = False
 
     def run(self) -> Outcome:
         try:
@@ -122,9 +123,13 @@ class _Attempt:
             file = self._copied_unseen() if self._may_copy_unseen() else None
             if file is None:
                 self._claim.check()
-                self._sweep()
+                self._leftovers.find()
                 if is_there(self._job, self._source, self._destination, self._claim):
+                    self._leftovers.clear()
                     return Outcome(state=State.DONE)
+                file = self._left_whole()
+                self._leftovers.clear()
+            if file is None:
                 file = self._copied(self._order())
             # A rule may have been deleted while its file was on the way, and Rucio's reaper may have found nothing yet
             # to delete: what nobody knows of must not stay.
@@ -132,14 +137,15 @@ class _Attempt:
             copied = self._take_name(file)
         except errors.CS3Error as exc:
             return self._failed(exc)
+        # OpenCloud may have had one in post-processing before.
+        self._leftovers.clear()
         if copied:
-            self._sweep_again()
             return Outcome(state=State.DONE, copied=True, mode=self._mode, file=file)
         aftermath.clear(self._job, self.landing, may_come=False)
         return Outcome(state=State.DONE, mode=self._mode)
 
     def _failed(self, error: errors.CS3Error) -> Outcome:
-        if self._mode is not None:
+        if self._landed:
             return aftermath.after_failure(error, self._job, self.landing, self._mode, may_come=self._may_come)
         if isinstance(error, Stopping) and self._job.resumed:
             # Back in the queue, nothing would tell that somebody has begun it, and that there may be leftovers.
@@ -179,7 +185,7 @@ class _Attempt:
         # XRootD 5.5.3 makes an empty file before it asks the source.
         aftermath.clear(self._job, self.landing, may_come=False)
         self.landing = self._destination.landing()
-        self._mode = None
+        self._mode, self._landed = None, False
         return None
 
     def _blame_a_missing_source(self) -> None:
@@ -222,23 +228,14 @@ class _Attempt:
         )
         return modes.without_bytes(order) if job.size_bytes == 0 else order
 
-    def _sweep(self) -> None:
-        """Remove what an agent that was killed, or a site that was away, kept an earlier attempt from removing."""
-        if not (self._job.attempt or self._job.resumed):
-            return
-        try:
-            self._destination.sweep()
-        except errors.CS3Error as exc:
-            # Nothing of it is under the file's name, so it does not keep the transfer from being done.
-            place = self._destination.place
-            _log.warning("%s: could not remove leftovers beside %s: %s", self._job.request_id, place, exc)
-            self._unswept = True
-
-    def _sweep_again(self) -> None:
-        """What a server had in post-processing before the copy it can give up by now (OpenCloud); raises nothing."""
-        if self._unswept:
-            with contextlib.suppress(errors.CS3Error):
-                self._sweep()
+    def _left_whole(self) -> FileInfo | None:
+        """What an earlier attempt has brought whole, and nobody has named."""
+        taken = self._leftovers.take()
+        if taken is None:
+            return None
+        self.landing, file = taken
+        self._landed = True
+        return file
 
     # -- the copy, and its proof --------------------------------------------------------------------------
 
@@ -269,7 +266,7 @@ class _Attempt:
 
         job = self._job
         for mode in order:
-            self._mode = mode
+            self._mode, self._landed = mode, True
             self._watch.began(mode)
             try:
                 if mode is Mode.PUSH:

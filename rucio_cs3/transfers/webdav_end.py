@@ -7,10 +7,9 @@ The other kind of end is :class:`rucio_cs3.transfers.cs3_end.CS3End`. Bytes and 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from rucio_cs3.cs3 import errors
@@ -133,18 +132,17 @@ class WebDAVEnd:
     def landing(self) -> WebDAVLanding:
         return WebDAVLanding(self._site, self._tokens, self.url, wish=self.wish)
 
-    def sweep(self) -> None:
+    def leftovers(self) -> Sequence[WebDAVLanding]:
         folder = self._reference.parent
         try:
             names = self._client.files_in(folder)
         except errors.NotFound:
-            return
-        for name in names:
-            if is_hidden_sibling(name, of=self._reference):
-                left = folder.child(name)
-                _log.warning("%s: removing %s, which a killed transfer left", self.name, left)
-                with contextlib.suppress(errors.NotFound):
-                    self._client.delete_file(left)
+            return []
+        return [
+            WebDAVLanding(self._site, self._tokens, self.url, folder.child(name), wish=self.wish)
+            for name in names
+            if is_hidden_sibling(name, of=self._reference)
+        ]
 
     @property
     def _base_url(self) -> str:
@@ -155,11 +153,20 @@ class WebDAVLanding(WebDAVEnd):
     """A hidden sibling of a file at a plain WebDAV site.
 
     :param pfn: the file's URL.
+    :param hidden: a new one by default.
     """
 
-    def __init__(self, site: WebDAVSite, tokens: SiteTokens, pfn: str, *, wish: Wish = "auto") -> None:
+    def __init__(
+        self,
+        site: WebDAVSite,
+        tokens: SiteTokens,
+        pfn: str,
+        hidden: Reference | None = None,
+        *,
+        wish: Wish = "auto",
+    ) -> None:
         self._named = site.server.reference(pfn)
-        hidden = hidden_sibling(self._named, traceable=True)
+        hidden = hidden or hidden_sibling(self._named, traceable=True)
         super().__init__(site, tokens, site.server.url(hidden), wish=wish)
         # In the middle of what was sent.
         self._was_cut = False

@@ -286,7 +286,8 @@ class Traffic:
             def nothing_left() -> bool:
                 strays = all_files(rse) - {on_disk(rse, SCOPE, self.file)}
                 if strays and all(is_part(path.name) for path in strays):
-                    storage.sweep(file)
+                    for hidden in storage.hidden_files.left_of(file):
+                        storage.hidden_files.discard(hidden, may_come=False)
                 return not strays
 
             self.wait(f"strays at {rse.name} to go", nothing_left)

@@ -29,6 +29,7 @@ from rucio_cs3.transfers.cs3_end import CS3End
 from tests.contract.conftest import fresh_place
 from tests.contract.faulty_reva import FaultyReva
 from tests.contract.place import SETTLE_S, Cloud, Place, adler32, content
+from tests.sweeping import sweep
 
 MIB = 1024 * 1024
 SIZE = 3 * MIB + 17
@@ -422,7 +423,7 @@ def _kill_a_relay_to(place: Place, reference: Reference) -> None:
         process.join()
 
 
-def test_c922_what_a_killed_relay_left_is_swept(relay: Relay) -> None:
+def test_c922_what_a_killed_relay_left_is_found(relay: Relay) -> None:
     """Servers with paths keep what had come, under a hidden name; nothing is ever under the name itself."""
     place, other = relay.destination, relay.destination.file("other")
     paths = place.storage.endpoint.stores_paths
@@ -433,20 +434,20 @@ def test_c922_what_a_killed_relay_left_is_swept(relay: Relay) -> None:
         time.sleep(0.05)
     hidden = [name for name in place.names() if name.startswith(".rucio-cs3.")]
     assert len(hidden) == (2 if paths else 0)
-    place.storage.sweep(relay.target)
+    sweep(_end(place.storage, relay.target))
     # What the other file's relay left is for that file's next attempt to remove: it may be at work still.
     assert len(set(place.names()) & set(hidden)) == (1 if paths else 0)
     relay.run()
-    place.storage.sweep(other)
+    sweep(_end(place.storage, other))
     relay.assert_landed()
 
 
-def test_c923_a_sweep_takes_nothing_else(relay: Relay) -> None:
+def test_c923_nothing_else_is_taken_for_a_leftover(relay: Relay) -> None:
     place = relay.destination
     others = hidden_sibling(place.file("other"), traceable=True).name
     kept = [".hidden", ".rucio-cs3.0123456789abcdef.part", others, "target", "target.part"]
     for name in kept:
         place.put(name, b"kept")
-    place.storage.sweep(relay.target)
-    place.storage.sweep(place.file("missing/target"))
+    sweep(_end(place.storage, relay.target))
+    assert sweep(_end(place.storage, place.file("missing/target"))) == []
     assert place.names() == sorted([*kept, "neighbour"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rucio_cs3.cs3 import errors
+from rucio_cs3.cs3.hidden_names import hidden_sibling
 from rucio_cs3.sandbox.cloud import EmbeddedCloud
 from tests.contract.conftest import fresh_place
 from tests.contract.copying import SIZE, pull, push, url
@@ -83,6 +84,11 @@ def test_c827_third_party_copies_are_off(without_tpc: Place) -> None:
     with pytest.raises(errors.ProtocolViolation, match="a bare 201") as bare:
         push(without_tpc, file, without_tpc, file, destination_url=other)
     assert url(without_tpc, without_tpc.file("other")) in str(bare.value), "the stray is named"
+    assert without_tpc.names() == ["file", "other"]
+    # A name that only this package gives.
+    hidden = hidden_sibling(without_tpc.file("other"))
+    with pytest.raises(errors.ProtocolViolation, match="removed again"):
+        push(without_tpc, file, without_tpc, file, destination_url=url(without_tpc, hidden).replace("0.0.1", "0.0.2"))
     assert without_tpc.names() == ["file", "other"]
     assert without_tpc.stored(file) == b"the only copy"
 

@@ -415,26 +415,75 @@ def test_leftovers_are_looked_for_where_there_may_be_some(
     world: World, attempt: int, resumed: bool, swept: bool
 ) -> None:
     world.job = replace(world.job, attempt=attempt, resumed=resumed)
-    world.destination.leftovers.append(".hidden.part")
-    assert world.run().state is State.DONE
-    assert world.destination.leftovers == ([] if swept else [".hidden.part"])
+    world.destination.leave(b"half")
+    assert world.run().copied
+    assert (world.named, world.left) == (CONTENT, [] if swept else [b"half"])
 
 
-def test_who_has_lost_its_claim_sweeps_nothing(world: World) -> None:
+def test_what_an_earlier_attempt_has_brought_whole_gets_the_name(world: World) -> None:
+    world.job = replace(world.job, resumed=True)
+    for data in (b"half", OTHER, CONTENT, CONTENT):
+        world.destination.leave(data)
+    outcome = world.run(must_not_copy)
+    assert (outcome.state, outcome.copied, outcome.mode) == (State.DONE, True, None)
+    assert outcome.file is not None
+    assert (world.named, world.left) == (CONTENT, [])
+    assert world.claim.asked == ["confirm"]
+
+
+@pytest.mark.parametrize("gone", [RequestGone, ClaimLost])
+def test_what_nobody_wants_any_more_gets_no_name(world: World, gone: type[errors.Cancelled]) -> None:
+    world.job = replace(world.job, resumed=True)
+    world.destination.leave(CONTENT)
+    world.claim.confirmed = gone
+    assert world.run(must_not_copy).state is State.ABANDONED
+    assert (world.named, world.left) == (None, [])
+
+
+@pytest.mark.parametrize("proof", ["server", "size"])
+def test_the_right_size_alone_is_no_whole_file(world: World, proof: Proof) -> None:
+    world.job = replace(world.job, resumed=True)
+    world.destination.proof = proof
+    world.destination.leave(OTHER)
+    assert world.run().mode is Mode.PULL
+    assert (world.named, world.left) == (CONTENT, [])
+
+
+def test_what_is_still_processed_is_not_copied_once_more(world: World) -> None:
+    """A server that takes longer than anybody waits would be given a new copy with each attempt."""
+    world.job = replace(world.job, attempt=1)
+    leftover = world.destination.leave(CONTENT)
+    error = errors.StillProcessing("stuck")
+    leftover.settled = lambda: (_ for _ in ()).throw(error)  # type: ignore[method-assign]
+    outcome = world.run(must_not_copy)
+    assert (outcome.state, outcome.error) == (State.FAILED, error)
+    assert leftover.content == CONTENT
+
+
+def test_a_leftover_that_cannot_be_removed_is_removed_in_the_end(world: World) -> None:
+    """OpenCloud refuses that while it processes the file."""
+    world.job = replace(world.job, attempt=1)
+    world.destination.leave(b"half")
+    world.destination.faults["discard"] = [errors.TooEarly("in post-processing")]
+    assert world.run().copied
+    assert world.left == []
+
+
+def test_who_has_lost_its_claim_removes_no_leftovers(world: World) -> None:
     """By then it may be a living copy of the agent that has taken the request over."""
     world.claim.gone = ClaimLost
     world.job = replace(world.job, attempt=1)
-    world.destination.leftovers.append(".living.part")
+    world.destination.leave(b"living")
     assert world.run(must_not_copy).state is State.ABANDONED
-    assert world.destination.leftovers == [".living.part"]
+    assert world.left == [b"living"]
 
 
 def test_leftovers_go_where_the_right_file_is_there_too(world: World) -> None:
     world.job = replace(world.job, resumed=True)
     world.destination.content = CONTENT
-    world.destination.leftovers.append(".hidden.part")
+    world.destination.leave(b"half")
     assert world.run(must_not_copy) == Outcome(state=State.DONE)
-    assert world.destination.leftovers == []
+    assert world.left == []
 
 
 def test_a_copy_that_is_stopped_and_cannot_tidy_up_leaves_its_traces_in_the_row(world: World) -> None:
@@ -453,7 +502,7 @@ def test_a_stop_before_the_sweep_leaves_the_traces_in_the_row(world: World, resu
 
 def test_leftovers_that_cannot_be_looked_for_keep_nobody_from_copying(world: World) -> None:
     world.job = replace(world.job, resumed=True)
-    world.destination.faults["sweep"] = [errors.Throttled("the listing is too long")]
+    world.destination.faults["leftovers"] = [errors.Throttled("the listing is too long")]
     assert world.run().state is State.DONE
     assert world.named == CONTENT
 

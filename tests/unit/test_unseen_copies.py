@@ -60,7 +60,7 @@ def test_nobody_is_asked_but_for_the_copy_and_the_proof(unseen: World) -> None:
 def test_everybody_else_looks_first(unseen: World, change: Callable[[World], None]) -> None:
     change(unseen)
     unseen.run()
-    assert next(call for call in unseen.destination.calls if call not in ("speaks_tpc", "sweep")) == "stat"
+    assert next(call for call in unseen.destination.calls if call not in ("speaks_tpc", "leftovers")) == "stat"
     assert unseen.source.calls[0] == "stat"
 
 

@@ -19,6 +19,7 @@ from rucio_cs3.transfers import webdav_end
 from rucio_cs3.transfers.ladder import Job, Outcome, State, transfer_one
 from rucio_cs3.transfers.webdav_end import WebDAVLanding
 from tests.recording_site import Answer, Asked, RecordingSite
+from tests.sweeping import sweep
 from tests.unit.plain_site import CONTENT, body_of, end_of
 from tests.unit.transfer_world import MemoryEnd, Notes, PaperClaim
 
@@ -405,7 +406,7 @@ def test_what_earlier_attempts_have_left_is_removed(site: RecordingSite) -> None
     folder = end_of(site).landing()
     site.folders |= {path_of(folder), "/rucio/sub"}
     left(site, "/rucio/sub/f")
-    end_of(site).sweep()
+    sweep(end_of(site))
     assert {path for path in site.files if not path.startswith("/rucio/sub/")} == stays
     assert len(site.files) == len(stays) + 1
     assert path_of(folder) in site.folders
@@ -415,19 +416,19 @@ def test_what_earlier_attempts_have_left_is_removed(site: RecordingSite) -> None
 def test_a_name_in_percents_is_swept(site: RecordingSite) -> None:
     site.folders.add("/rucio/a%20b")
     left(site, "/rucio/a%20b/%C3%A9")
-    end_of(site, "/rucio/a%20b/%C3%A9").sweep()
+    sweep(end_of(site, "/rucio/a%20b/%C3%A9"))
     assert site.files == {}
 
 
 def test_a_folder_that_is_not_there_has_no_leftovers(site: RecordingSite) -> None:
-    end_of(site, "/rucio/nothing/f").sweep()
+    sweep(end_of(site, "/rucio/nothing/f"))
     assert site.methods() == ["PROPFIND"]
 
 
 def test_one_that_went_meanwhile_is_as_well(site: RecordingSite) -> None:
     left(site, "/rucio/f")
     site.script = lambda asked: site.files.clear() if len(site.asked) == 2 else None
-    end_of(site).sweep()
+    sweep(end_of(site))
     assert site.methods() == ["PROPFIND", "PROPFIND"]
 
 
@@ -435,7 +436,7 @@ def test_one_that_went_meanwhile_is_as_well(site: RecordingSite) -> None:
 def test_a_listing_that_cannot_be_had_is_told(site: RecordingSite, answer: Answer) -> None:
     site.script = lambda asked: answer
     with pytest.raises(errors.CS3Error):
-        end_of(site).sweep()
+        sweep(end_of(site))
 
 
 # -- a whole transfer --------------------------------------------------------------------------------------------

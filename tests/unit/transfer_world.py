@@ -62,7 +62,6 @@ class MemoryEnd:
         self.kept: dict[str, str] = {}
         self.reads_at_once = False
         self.ages_asked: list[float] = []
-        self.leftovers: list[str] = []
         self.landings: list[MemoryLanding] = []
         self.faults: dict[str, list[errors.CS3Error]] = {}
         self.told_sizes: list[int] = []
@@ -167,9 +166,15 @@ class MemoryEnd:
         self.landings.append(MemoryLanding(self))
         return self.landings[-1]
 
-    def sweep(self) -> None:
-        self._called("sweep")
-        self.leftovers.clear()
+    def leftovers(self) -> list[MemoryLanding]:
+        self._called("leftovers")
+        return [landing for landing in self.landings if landing.content is not None]
+
+    def leave(self, data: bytes) -> MemoryLanding:
+        """Something in a landing, as an earlier attempt leaves it."""
+        landing = self.landing()
+        landing.content = data
+        return landing
 
 
 class MemoryLanding(MemoryEnd):

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -41,20 +40,17 @@ class Leftovers:
         self._gateway = gateway
         self._namespace = namespace
 
-    def sweep(self, reference: Reference) -> None:
-        """See :meth:`rucio_cs3.cs3.storage.CS3Storage.sweep`.
-
-        :raises CS3Error: when the folder cannot be listed, or a sibling not be removed.
-        """
+    def siblings(self, reference: Reference) -> list[Reference]:
+        """See :meth:`rucio_cs3.cs3.hidden_files.HiddenFiles.left_of`."""
         try:
             listed = self._namespace.list(reference.parent)
         except errors.NotFound:
-            return
-        for info in listed:
-            if is_hidden_sibling(info.reference.name, reference) and not info.is_directory:
-                _log.warning("%s: removing %s, which a killed transfer left", self._endpoint.name, info.reference)
-                with contextlib.suppress(errors.NotFound):
-                    self._gateway.delete(info.reference)
+            return []
+        return [
+            info.reference
+            for info in listed
+            if is_hidden_sibling(info.reference.name, reference) and not info.is_directory
+        ]
 
     def remove_sibling(self, landing: Reference, *, stubs: bool, hurried: bool = False) -> bool:
         """Remove a hidden sibling.

@@ -19,6 +19,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.confidential import Confidential
+from rucio_cs3.cs3.hidden_names import is_part
 from rucio_cs3.cs3.http.client import Answer, HTTPClient, drain, http_error
 from rucio_cs3.cs3.webdav.markers import LINE_MAX_BYTES, Marker, MarkerParser
 
@@ -120,7 +121,8 @@ def push(
     :param on_marker: as for :func:`pull`.
     :raises Unsupported: when the source refused before anything was written, or shows that it took the request for
         a copy within itself, which could not be made.
-    :raises ProtocolViolation: for a bare 201 or 204: a copy within the source was made; the message names it.
+    :raises ProtocolViolation: for a bare 201 or 204: a copy within the source was made. It is removed again where it
+        has a name that only this package gives, and named by the message otherwise.
     :raises TransferInterrupted: when the answer ended without an outcome; for Reva v3.12.1 also when the source has
         no such file (it breaks the connection), or the destination cannot be reached.
     :raises CS3Error: otherwise as for :func:`pull`.
@@ -186,7 +188,7 @@ def _copy(http: HTTPClient, request: _Request, on_marker: Progress | None) -> No
 
     outcome = parser.outcome
     if outcome is None and not parser.began and status != 202:
-        raise request.error(errors.ProtocolViolation, _bare(request, status))
+        raise request.error(errors.ProtocolViolation, _bare(http, request, status))
     if outcome is None:
         words = f"; its last words: {response.without_secrets(parser.unknown)}" if parser.unknown else ""
         raise request.error(errors.TransferInterrupted, f"the {request.actor}'s report ended without an outcome{words}")
@@ -229,16 +231,32 @@ def _way(request: _Request) -> str:
     return f"{'from' if request.actor == 'destination' else 'to'} {request.other_url}"
 
 
-def _bare(request: _Request, status: int) -> str:
+def _bare(http: HTTPClient, request: _Request, status: int) -> str:
     message = (
         f"the {request.actor} answered a bare {status}: that is what a copy within the server itself looks like, "
         "not a copy from one site to another"
     )
-    # Where the paths are equal that would be the file itself, which nobody is to be sent after.
-    elsewhere = unquote(urlsplit(request.stray_url).path) != unquote(urlsplit(request.url).path)
-    if request.actor == "source" and status != 200 and elsewhere:
-        message += f"; a copy of the file may now stand at {request.stray_url}, where it does not belong"
-    return message
+    if request.actor == "destination" or status == 200:
+        return message
+    stray = unquote(urlsplit(request.stray_url).path)
+    if stray == unquote(urlsplit(request.url).path):
+        # The file itself, which nobody is to be sent after.
+        return message
+    if is_part(stray.rpartition("/")[2]) and _removed(http, request):
+        return f"{message}; it is removed again"
+    return f"{message}; a copy of the file may now stand at {request.stray_url}, where it does not belong"
+
+
+def _removed(http: HTTPClient, request: _Request) -> bool:
+    """Whether a copy within the source is gone, whose name nobody else has."""
+    url = request.stray_url
+    headers = {"Authorization": request.authorization}
+    try:
+        with http.request("DELETE", url, headers=headers, target=url, idle_timeout_s=_LOOK_TIMEOUT_S) as response:
+            return response.status_code in (200, 204, 404)
+    except errors.CS3Error:
+        # What the copy's answer means is worth more.
+        return False
 
 
 def _read(response: Answer, parser: MarkerParser, request: _Request, on_marker: Progress | None) -> None:
