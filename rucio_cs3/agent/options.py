@@ -35,8 +35,8 @@ class Options:
     :param sleep_time: seconds between two looks at a queue that had nothing more, at least 2; also the rhythm of
         heartbeats.
     :param bulk: most requests that one look takes from each end of the queue; with ``--run-once`` most to finish.
-    :param threads: most copies at the same time in this agent. Twice as many small files may be at their proofs
-        meanwhile.
+    :param threads: most copies at the same time in this agent. Three times as many small files may be at their
+        proofs meanwhile.
     :param per_host: most of them with one host at either end; None is three quarters of ``threads``, so that one host
         that hangs cannot have them all; of fewer than four it may.
     :param per_link: most of them from one host to another; None is no cap.

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-#: So many proofs for each copy. A proof takes two round trips and a copy three: with no more proofs than copies, a copy
-#: would now and then wait for the end of a proof.
-PROOFS = 2
+#: So many proofs for each copy. A proof and the name take four round trips and a copy three: with twice as many proofs
+#: as copies, a copy would now and then wait for the end of a proof.
+PROOFS = 3
 
 
 class Link(NamedTuple):

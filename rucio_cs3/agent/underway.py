@@ -4,8 +4,8 @@ The thread whose copy has ended starts the next one itself where that is claimed
 dispatching thread is awake, which may just be waiting for the database. All of it is therefore changed under one lock,
 which nobody keeps while a site or the database is asked.
 
-While a small file is being proven, another copy goes on in its place: caps count copies, and proofs have twice as many
-places. Knows no database; :mod:`rucio_cs3.agent.dispatcher` claims, renews and reports.
+While a small file is being proven, another copy goes on in its place: caps count copies, and proofs have three
+times as many places. Knows no database; :mod:`rucio_cs3.agent.dispatcher` claims, renews and reports.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rucio_cs3.cs3 import errors
 from rucio_cs3.cs3.namespace import Namespace
 from rucio_cs3.cs3.reference import Reference
 from rucio_cs3.cs3.streams import UploadBody
@@ -47,9 +48,13 @@ class HiddenFiles:
 
         :param may_come: it may yet come into being, as what a broken connection leaves: then it is waited for, up to
             two seconds.
-        :raises CS3Error: when something may be left, because the gateway did not answer for some seconds, or refused.
+        :raises CS3Error: when something may be left, because the gateway did not answer for some seconds, or refused,
+            or shows not even the folder.
         """
-        self._leftovers.remove_sibling(hidden, stubs=may_come)
+        if not self._leftovers.remove_sibling(hidden, stubs=may_come) and not self._namespace.is_gone(hidden):
+            raise errors.Unavailable(
+                "the storage shows neither the file nor its folder", operation="Delete", target=str(hidden)
+            )
 
     def left_of(self, reference: Reference) -> Sequence[Reference]:
         """The traceable hidden siblings of a file, which killed processes have left, or a site that went on by itself

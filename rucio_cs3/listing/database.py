@@ -120,7 +120,7 @@ class _Look:
     # -- statements ------------------------------------------------------------------------------------------
 
     def _running(self) -> list[Mapping[str, Any]]:
-        """All of them, the oldest first: there are no more than twice as many as the agents have threads."""
+        """All of them, the oldest first: there are no more than a few for each of the agents' threads."""
         request = models.Request
         # By updated_at, because the index on it then has them at its end, however many wait.
         statement = self._select(request, Stage.RUNNING).where(

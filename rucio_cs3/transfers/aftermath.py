@@ -54,14 +54,15 @@ def arrived(error: errors.CS3Error, job: Job, landing: Landing, *, wait: bool) -
     The right size alone is nothing where nobody claims success: it may be a file that has its size before its bytes.
 
     :param wait: for something to appear.
-    :returns: None where nothing is there, or it is wrong, or not known to be right.
+    :returns: None where it is wrong, or not known to be right.
+    :raises NotFound: when nothing has come in all that time.
     """
     if isinstance(error, _FINAL) or error.retry_after_s is not None:
         return None
     try:
         file = proven(job, landing, _seen(landing, within_s=_STUB_S if wait else 0.0))
     except errors.NotFound:
-        return None
+        raise
     except errors.CS3Error as exc:
         _log.info("%s: %s cannot be proven: %s", job.request_id, landing.place, exc)
         return None

@@ -28,7 +28,8 @@ from rucio_cs3.transfers.ends import End, Landing, NothingToLend
 from rucio_cs3.transfers.jobs import Claim, ClaimLost, Job, Outcome, RequestGone, State, Stopping, Watch
 from rucio_cs3.transfers.leftovers import Leftovers
 from rucio_cs3.transfers.modes import Mode
-from rucio_cs3.transfers.proof import NothingThere, prove
+from rucio_cs3.transfers.proof import NothingThere, find_fault, prove
+from rucio_cs3.transfers.removal import is_copied
 from rucio_cs3.transfers.standing import is_there, look_at_source
 
 __all__ = ["Claim", "ClaimLost", "Job", "Outcome", "RequestGone", "State", "Stopping", "Watch", "transfer_one"]
@@ -111,6 +112,8 @@ class _Attempt:
         self._landed = False
         # Something of it may yet come into being.
         self._may_come = False
+        # What has landed may have the name already.
+        self._may_be_named = False
 
     def run(self) -> Outcome:
         try:
@@ -183,7 +186,8 @@ class _Attempt:
             self._blame_a_missing_source()
             raise
         # XRootD 5.5.3 makes an empty file before it asks the source.
-        aftermath.clear(self._job, self.landing, may_come=False)
+        if not aftermath.clear(self._job, self.landing, may_come=False):
+            self._leftovers.add(self.landing)
         self.landing = self._destination.landing()
         self._mode, self._landed = None, False
         return None
@@ -248,11 +252,14 @@ class _Attempt:
             self._watch.copied()
             return prove(self._job, self.landing)
         except errors.CS3Error as exc:
-            goes_on = not over and aftermath.may_go_on(exc, self._mode)
+            self._may_come = not over and aftermath.may_go_on(exc, self._mode)
             # Nobody goes on with a relay to its end, and a copy that was cancelled is not wanted any more.
-            wait = goes_on and self._mode is not Mode.RELAY and not isinstance(exc, errors.Cancelled)
-            file = aftermath.arrived(exc, self._job, self.landing, wait=wait)
-            self._may_come = goes_on and not wait
+            wait = self._may_come and self._mode is not Mode.RELAY and not isinstance(exc, errors.Cancelled)
+            try:
+                file = aftermath.arrived(exc, self._job, self.landing, wait=wait)
+            except errors.NotFound:
+                self._may_come = self._may_come and not wait
+                raise exc from None
             if file is None:
                 raise
             return file
@@ -314,7 +321,14 @@ class _Attempt:
                 if exc.retry_after_s is not None:
                     raise
                 _log.info("%s: naming it again: %s", self._job.request_id, exc)
-            self._claim.check()
+            try:
+                self._claim.check()
+            except Stopping:
+                pass  # it is there and proven; nothing is left to stop
+            except errors.Cancelled:
+                if self._is_named(file):
+                    return True  # whoever reports finds that nobody wants it, and removes it
+                raise
             time.sleep(pause_s)
         return self._named_or_there(file)
 
@@ -322,10 +336,29 @@ class _Attempt:
         try:
             self.landing.take_name(file)
             return True
-        except errors.AlreadyExists as exc:
+        except OPEN_OUTCOME:
+            self._may_be_named = True
+            raise
+        except (errors.AlreadyExists, errors.NotFound, errors.ServerFault) as exc:
+            if self._is_named(file):
+                return True
+            if not isinstance(exc, errors.AlreadyExists):
+                raise
             _log.info("%s: %s", self._job.request_id, exc)
         if is_there(self._job, self._source, self._destination, self._claim):
             return False
         self._claim.check()
         self.landing.take_name(file)
         return True
+
+    def _is_named(self, file: FileInfo) -> bool:
+        """Whether an earlier trial, whose answer was lost, has given it its name."""
+        if not self._may_be_named:
+            return False
+        try:
+            standing = self._destination.settled()
+            is_ours = is_copied(file, standing, self._destination)
+            return is_ours and find_fault(self._job, self._destination, standing) is None
+        except errors.CS3Error as exc:
+            _log.info("%s: whether it has its name cannot be told: %s", self._job.request_id, exc)
+            return False

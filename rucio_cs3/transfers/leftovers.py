@@ -32,9 +32,13 @@ class Leftovers:
         if not (self._job.attempt or self._job.resumed):
             return
         try:
-            self._left = list(self._destination.leftovers())
+            self._left.extend(self._destination.leftovers())
         except errors.CS3Error as exc:
             _log.warning("%s: no look for leftovers of %s: %s", self._job.request_id, self._destination.place, exc)
+
+    def add(self, landing: Landing) -> None:
+        """One more, of this attempt."""
+        self._left.append(landing)
 
     def take(self) -> tuple[Landing, FileInfo] | None:
         """One that is proven to be the whole file, and what the proof found; it is no leftover any more.

@@ -62,7 +62,7 @@ def remove_copied(file: FileInfo, destination: End, claim: Claim) -> None:
     _allowed(claim)
     # After the claim, whose answer may take a while.
     standing = destination.stat()
-    if standing.is_directory or not _is_copied(file, standing, destination):
+    if not is_copied(file, standing, destination):
         raise errors.AlreadyExists(
             "what stands there now is not known to be the file that was copied",
             operation="Delete",
@@ -71,7 +71,14 @@ def remove_copied(file: FileInfo, destination: End, claim: Claim) -> None:
     destination.delete()
 
 
-def _is_copied(file: FileInfo, standing: FileInfo, destination: End) -> bool:
+def is_copied(file: FileInfo, standing: FileInfo, destination: End) -> bool:
+    """Whether what stands at the destination is known to be the file that was copied.
+
+    :param file: what the proof found, maybe under a hidden name.
+    :raises CS3Error: when it cannot be found out.
+    """
+    if standing.is_directory:
+        return False
     if file.etag or file.mtime_s or not file.checksums:
         return bool(is_one_file(file, standing))
     # It was proven by a read alone, so another read tells.

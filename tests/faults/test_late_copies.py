@@ -109,7 +109,6 @@ def test_a_copy_that_goes_on_after_another_has_brought_the_file(
     mode: Wish,
     cut: bool,
 ) -> None:
-    monkeypatch.setattr("rucio_cs3.cs3.webdav.tpc.MARKER_TIMEOUT_S", 1.0)
     scene = make_scene(*relayed, mode)
     for site in (scene.source, scene.destination):
         # The question is a COPY, too, and is not what is held.
@@ -118,8 +117,10 @@ def test_a_copy_that_goes_on_after_another_has_brought_the_file(
     for cloud in relayed:
         cloud.witness = held
     try:
-        scene.patience(idle_s=1.0)
-        outcome = scene.run()
+        with monkeypatch.context() as impatient:
+            impatient.setattr("rucio_cs3.cs3.webdav.tpc.MARKER_TIMEOUT_S", 2.0)
+            scene.patience(idle_s=2.0)
+            outcome = scene.run()
         assert held.is_held.is_set()
         assert outcome.state is State.FAILED
         scene.check(outcome, strays=True)

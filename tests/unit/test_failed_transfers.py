@@ -120,26 +120,47 @@ def test_a_name_that_cannot_be_given_is_a_failure(world: World) -> None:
     assert (world.named, world.left) == (None, [])
 
 
+@pytest.mark.parametrize("reads_at_once", [True, False])
+@pytest.mark.parametrize("proof", ["read", "server", "size"])
+def test_a_lost_answer_to_the_name_is_resolved_by_a_look(world: World, proof: Proof, reads_at_once: bool) -> None:
+    world.destination.proof = proof
+    world.destination.reads_at_once = reads_at_once
+    world.destination.lost = [errors.Unavailable("gateway restarts")]
+    outcome = world.run()
+    assert (outcome.state, outcome.copied, outcome.file is not None) == (State.DONE, True, True)
+    assert (world.named, world.left) == (CONTENT, [])
+    assert world.claim.asked == ["confirm"]
+
+
+@pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize(
     ("gone", "state"),
-    [(RequestGone, State.ABANDONED), (ClaimLost, State.ABANDONED), (Stopping, State.POSTPONED)],
+    [(RequestGone, State.ABANDONED), (ClaimLost, State.ABANDONED), (Stopping, State.DONE)],
 )
 def test_a_claim_that_ends_between_two_trials_of_the_name(
-    world: World, gone: type[errors.Cancelled], state: State
+    world: World, gone: type[errors.Cancelled], state: State, named: bool
 ) -> None:
-    def take_name(file: FileInfo) -> None:
-        world.claim.gone = gone
-        raise errors.Unavailable("gateway restarts")
+    class Ends(errors.Unavailable):
+        """The claim ends while nobody knows what has become of the name."""
 
-    def landing() -> MemoryLanding:
-        landing = MemoryLanding(world.destination)
-        world.destination.landings.append(landing)
-        landing.take_name = take_name  # type: ignore[method-assign]
-        return landing
+        @property
+        def retry_after_s(self) -> float | None:
+            world.claim.gone = gone
+            return None
 
-    world.destination.landing = landing  # type: ignore[method-assign]
-    assert world.run().state is state
-    assert (world.named, world.left) == (None, [])
+        @retry_after_s.setter
+        def retry_after_s(self, value: float | None) -> None:
+            pass
+
+    if named:
+        world.destination.lost = [Ends("gateway restarts")]
+    else:
+        world.destination.faults["take_name"] = [Ends("gateway restarts")]
+    outcome = world.run()
+    # One that has its name is reported, and removed by whoever finds then that nobody wants it.
+    assert outcome.state is (State.DONE if named else state)
+    assert outcome.copied is (outcome.state is State.DONE)
+    assert (world.named, world.left) == (CONTENT if outcome.copied else None, [])
 
 
 @pytest.mark.parametrize("proof", ["server", "size"])

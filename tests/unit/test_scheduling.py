@@ -88,17 +88,17 @@ def test_a_proof_makes_room_for_another_copy() -> None:
     assert started(found) == ["3"]
 
 
-def test_a_host_has_at_most_two_proofs_for_each_copy() -> None:
-    found = schedule(*(hop(str(number)) for number in range(4)), hop("x", C, D), total=4, per_host=1, proofs=4)
+def test_a_host_has_at_most_three_proofs_for_each_copy() -> None:
+    found = schedule(*(hop(str(number)) for number in range(5)), hop("x", C, D), total=4, per_host=1, proofs=5)
     assert started(found) == ["0", "x"]
-    for proving, following in (("0", ["1"]), ("1", ["2"])):
+    for proving, following in (("0", ["1"]), ("1", ["2"]), ("2", ["3"])):
         found.proves(proving)
         assert started(found) == following
-    found.proves("2")
-    # The three that are proven meanwhile are of one host, which may have two beside its copy.
+    found.proves("3")
+    # The four that are proven meanwhile are of one host, which may have three beside its copy.
     assert started(found) == []
     found.ended("0")
-    assert started(found) == ["3"]
+    assert started(found) == ["4"]
 
 
 def test_only_the_best_is_taken_and_only_where_it_may_be() -> None:

@@ -129,6 +129,16 @@ def test_a_server_that_does_not_say_that_the_source_is_missing(unseen: World, se
     assert (unseen.named, unseen.left) == (None, [])
 
 
+def test_what_cannot_be_removed_before_the_look_is_removed_in_the_end(unseen: World) -> None:
+    def leaves(world: World, progress: Progress) -> None:
+        world.landing.content = b""
+        raise errors.NotFound("the source has no such file", code="HTTP 404")
+
+    unseen.destination.faults["discard"] = [errors.ServerFault("internal")]
+    assert unseen.run(Copies(leaves, copied)).copied
+    assert (unseen.named, unseen.left) == (CONTENT, [])
+
+
 def test_a_missing_source_is_asked_for_once(unseen: World) -> None:
     unseen.source.content = None
     pull = Copies(fails(errors.NotFound("no such file", code="HTTP 404")))

@@ -63,6 +63,8 @@ class MemoryEnd:
         self.reads_at_once = False
         self.ages_asked: list[float] = []
         self.landings: list[MemoryLanding] = []
+        #: Errors in place of the answers to the next names that are given.
+        self.lost: list[errors.CS3Error] = []
         self.faults: dict[str, list[errors.CS3Error]] = {}
         self.told_sizes: list[int] = []
         self.told_sums: list[str] = []
@@ -184,6 +186,7 @@ class MemoryLanding(MemoryEnd):
         self.__dict__.update(of.__dict__)
         self.of = of
         self.content = None
+        self.is_folder = False
         self.place = f"{of.place}.part"
         self.url = f"{of.url}.part"
         #: What it was told at :meth:`discard`.
@@ -203,11 +206,14 @@ class MemoryLanding(MemoryEnd):
 
     def take_name(self, file: FileInfo) -> None:
         self._called("take_name")
-        assert self.content is not None
+        if self.content is None:
+            raise errors.ServerFault("internal", operation="Move", target=self.place)
         assert file.size == len(self.content)
         if self.of.content is not None or self.of.is_folder:
             raise errors.AlreadyExists("something stands there", operation="Move", target=self.of.place)
         self.of.content, self.of.mtime_s, self.content = self.content, self.mtime_s, None
+        if self.lost:
+            raise self.lost.pop(0)
 
     def discard(self, *, may_come: bool) -> None:
         self._called("discard")
@@ -259,6 +265,19 @@ class Notes:
     @property
     def modes(self) -> list[Mode]:
         return [entry for entry in self.told if isinstance(entry, Mode)]
+
+
+class Clock:
+    """Goes on only where somebody waits."""
+
+    def __init__(self) -> None:
+        self._now = 1000.0
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
 
 
 #: What a third-party copy does in place of a server.
@@ -325,7 +344,7 @@ def make_world(monkeypatch: pytest.MonkeyPatch, *, unseen: bool) -> World:
         world.pushes(world, progress)
 
     monkeypatch.setattr(copies, "COPIES", {Mode.PULL: pull, Mode.PUSH: push, Mode.RELAY: copies.COPIES[Mode.RELAY]})
-    monkeypatch.setattr(aftermath, "_STUB_S", 0.3)
+    monkeypatch.setattr(aftermath, "time", Clock())
     for module in (proof, ladder):
         monkeypatch.setattr(module, "time", SimpleNamespace(sleep=world.pauses.append))
     return world

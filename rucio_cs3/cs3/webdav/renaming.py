@@ -52,7 +52,7 @@ def move(client: WebDAVClient, source: Reference, destination: Reference, *, siz
     # Not a look at the new name: just after, XRootD 5.5.3's redirectors still say that nothing is there (seen).
     if header.misread is not None and _has_arrived(client, header.misread, size):
         raise errors.ServerFault(
-            f"the server seems to have named the file {header.misread.name}",
+            f"the server seems to have named the file {header.misread}, which is to be removed by hand",
             operation="MOVE",
             target=str(destination),
         )
@@ -108,6 +108,10 @@ class _DestinationHeader:
             raise errors.Unsupported(
                 "XRootD renames no file to a name with a question mark", operation="MOVE", target=self._target
             )
+        plain = unquote(destination.path)
+        if plain != destination.path:
+            # EOS may call itself so, too.
+            self.misread = replace(destination, path=plain)
         # A header's characters are bytes.
         self._path = f"{server.path}/{destination.path}".encode().decode("latin-1")
 
@@ -133,8 +137,8 @@ _QUERY_SAFE = "%/?:@!$&'()*+,;=-._~"
 
 
 def _is_xrootd(client: WebDAVClient, reference: Reference) -> bool:
-    """By what it calls itself. EOS, which is reached through XRootD's server, may do so, too; it reads percents (by its
-    source, ``WebDAVHandler.cc``), and finds none then unless they are in the name.
+    """By what it calls itself. EOS, which is reached through XRootD's server, may do so, too, and reads percents (by
+    its source, ``WebDAVHandler.cc``).
     """
     with client.request("HEAD", reference) as response:
         return response.headers.get("Server", "").lower().startswith("xrootd/")
