@@ -159,7 +159,7 @@ class _Attempt:
 
     def _may_copy_unseen(self) -> bool:
         """Whether the copy may be asked for at once: by a pull, which a server that does none refuses in so many words.
-        Neither there may be leftovers of an earlier attempt, nor is it much work in vain.
+        Not where an earlier attempt may have left something, nor where it would be much work in vain.
         """
         job = self._job
         if job.attempt or job.resumed or job.size_bytes > UNSEEN_BYTES:

@@ -29,7 +29,7 @@ from rucio_cs3.agent import daemon as agent
 from rucio_cs3.agent.ahead import Prepared
 from rucio_cs3.agent.database import utc_now
 from rucio_cs3.agent.options import Options, configured
-from rucio_cs3.agent.scheduling import Candidate, Caps, Link, Schedule
+from rucio_cs3.agent.scheduling import PROOFS, Candidate, Caps, Link, Schedule
 from rucio_cs3.agent.sites import Site
 from rucio_cs3.agent.transfer_log import Subject
 from rucio_cs3.agent.watching import ProgressWatch
@@ -341,7 +341,7 @@ def test_caps(queue: Queue, perform: Perform, options: dict[str, int], most: int
     assert together.most == most
 
 
-@pytest.mark.parametrize(("limit", "most"), [(underway._PROVEN_BESIDE_BYTES, 3), (0, 1)])
+@pytest.mark.parametrize(("limit", "most"), [(underway._PROVEN_BESIDE_BYTES, 1 + PROOFS), (0, 1)])
 def test_the_proof_of_a_small_file_makes_room_for_another_copy(
     queue: Queue, perform: Perform, monkeypatch: pytest.MonkeyPatch, limit: int, most: int
 ) -> None:
