@@ -244,16 +244,16 @@ class Scene:
 
     def check_strays(self) -> None:
         """Nothing is left at either site that was not there before, hidden or not."""
-        for side in ("source", "destination"):
-            site = self.site(side)
-            expected = self._before[side] - {self.destination.relative if side == "destination" else ""}
-            deadline = time.monotonic() + SETTLE_S
-            while True:
-                found = site.files() - {self.destination.relative if side == "destination" else ""}
-                if found == expected or time.monotonic() > deadline:
-                    break
-                time.sleep(0.05)
-            assert found == expected, f"strays at the {side}"
+        deadline = time.monotonic() + SETTLE_S
+        while self.strays() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert self.strays() == set()
+
+    def strays(self) -> set[str]:
+        """What is at one of the sites and was not there before, or the other way round, but for the file itself."""
+        sides: tuple[Side, ...] = ("source", "destination")
+        found = {f"{side}: {name}" for side in sides for name in self.site(side).files() ^ self._before[side]}
+        return found - {f"destination: {self.destination.relative}"}
 
     def check_next(self, outcome: Outcome) -> None:
         """The same job once more, the faults being gone, ends well."""
