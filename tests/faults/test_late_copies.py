@@ -118,8 +118,8 @@ def test_a_copy_that_goes_on_after_another_has_brought_the_file(
         cloud.witness = held
     try:
         with monkeypatch.context() as impatient:
-            impatient.setattr("rucio_cs3.cs3.webdav.tpc.MARKER_TIMEOUT_S", 2.0)
-            scene.patience(idle_s=2.0)
+            impatient.setattr("rucio_cs3.cs3.webdav.tpc.MARKER_TIMEOUT_S", 3.0)
+            scene.patience(idle_s=3.0)
             outcome = scene.run()
         assert held.is_held.is_set()
         assert outcome.state is State.FAILED
