@@ -174,7 +174,7 @@ class Namespace:
             self.move(source, destination, size=moving.size)
 
     def take_name(self, hidden: Reference, reference: Reference, *, size: int) -> None:
-        """See :meth:`rucio_cs3.cs3.storage.CS3Storage.take_name`."""
+        """See :meth:`rucio_cs3.cs3.hidden_files.HiddenFiles.take_name`."""
         seen = self._gateway.glance(reference)
         if isinstance(seen, FileInfo):
             raise errors.AlreadyExists("something stands there", operation="Move", target=str(reference))
