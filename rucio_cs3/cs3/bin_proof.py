@@ -9,12 +9,11 @@ into a folder by chance would be taken for nothing then. So it is tried before i
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Callable
 from dataclasses import replace
 
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.hidden_names import PART_PREFIX, PART_SUFFIX
+from rucio_cs3.cs3.hidden_names import part_name
 from rucio_cs3.cs3.namespace import Namespace
 from rucio_cs3.cs3.purging import SILENCE, identified, item_of
 from rucio_cs3.cs3.recycle import RecycleBin, RecycledItem
@@ -33,7 +32,7 @@ def why_unseen(
     :raises CS3Error: one of :data:`~rucio_cs3.cs3.purging.SILENCE`, where the server does not answer.
     """
     # Who is killed in between leaves it, under a name by which a later run knows it.
-    scratch = below.child(f"{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}")
+    scratch = below.child(part_name())
 
     def removed(folder: Reference) -> RecycledItem:
         deleted = replace(namespace.delete(folder), is_directory=True)
@@ -59,7 +58,7 @@ def why_unseen(
 def _tried(
     namespace: Namespace, bin_: RecycleBin, scratch: Reference, removed: Callable[[Reference], RecycledItem]
 ) -> str:
-    inner = scratch.child(f"{PART_PREFIX}inner{PART_SUFFIX}")
+    inner = scratch.child(part_name("inner"))
     namespace.make_directories(inner)
     full = removed(scratch)
     is_empty = bin_.is_empty(full)

@@ -11,7 +11,6 @@ import ctypes
 import errno
 import functools
 import os
-import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rucio_cs3.cs3 import errors
-from rucio_cs3.cs3.hidden_names import PART_PREFIX, PART_SUFFIX
+from rucio_cs3.cs3.hidden_names import part_name
 
 #: From this size on room is reserved before the first byte, in bytes; smaller files meet a full disk soon enough.
 _RESERVED_FROM_BYTES = 1024 * 1024
@@ -192,7 +191,7 @@ def hidden_sibling(path: Path, word: str | None = None) -> Path:
 
     Short and without the final name, so that a name of 255 bytes has a sibling, too.
     """
-    return path.with_name(f"{PART_PREFIX}{word or secrets.token_hex(8)}{PART_SUFFIX}")
+    return path.with_name(part_name(word))
 
 
 @contextlib.contextmanager

@@ -62,5 +62,5 @@ class Leftovers:
     def clear(self) -> None:
         """Remove them. Raises nothing, and may be called again for those that could not be removed."""
         for landing in self._left:
-            _log.warning("%s: removing %s, which an earlier attempt left", self._job.request_id, landing.place)
+            _log.warning("%s: removing %s, which an earlier copy left", self._job.request_id, landing.place)
         self._left = [landing for landing in self._left if not aftermath.clear(self._job, landing, may_come=False)]
